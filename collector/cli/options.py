@@ -1,0 +1,70 @@
+"""
+`--config` and `--set`, as every verb that reads the configuration takes them.
+
+One pair of options, one default and one loader, so that `run`, `validate`, `trace` and the others
+never disagree about which configuration is meant.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from collector.config import Config, load
+
+DEFAULT: Final = "otel-collector.yaml"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def config_options(command: _Function) -> _Function:
+    """Add `--config` (parameter `config`) and `--set` (parameter `sets`) to a click command."""
+    add_set = click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set one key over all files: --set exporters.debug.verbosity=detailed. Repeatable.",
+    )
+    add_config = click.option(
+        "--config",
+        "config",
+        multiple=True,
+        metavar="URI",
+        help=(
+            "A file, or file:, env: or yaml: and what to read. Repeatable; later ones win. "
+            f"Default: {DEFAULT} in the working folder."
+        ),
+    )
+    return add_config(add_set(command))
+
+
+def config_uris(config: Sequence[str]) -> Sequence[str]:
+    """What `--config` named, else the file in the working folder when there is one."""
+    if not config and Path(DEFAULT).is_file():
+        return (DEFAULT,)
+    return config
+
+
+def load_config(
+    config: Sequence[str],
+    sets: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    *,
+    validate: bool = True,
+) -> Config:
+    """
+    The configuration that the options name.
+
+    Raises:
+        InvalidConfig: with every problem; its text is what `Error: ` is followed by.
+    """
+    return load(config_uris(config), sets, environ, validate=validate)
+
+
+def show_warnings(config: Config) -> None:
+    """Warnings on stderr, so that the answer on stdout stays clean."""
+    for warning in config.warnings:
+        click.echo(f"Warning: {warning}", err=True)

@@ -1,0 +1,160 @@
+"""
+`collector run`: read the configuration, start the service, wait for a signal, stop.
+
+The first SIGINT or SIGTERM stops gracefully: receivers answer what they hold, queues drain, exit 0.
+After it the signals have their default action again, so a second one ends the process at once,
+even when the loop is stuck; that is safe, because what was acknowledged is stored. A thread that
+hangs on a dead disk cannot be cancelled from Python, so a timer ends the process when the deadline
+has passed and closing did not help.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from collector.cli.options import config_options, load_config
+from collector.config import Config, durations
+from collector.errors import CollectorError, ConfigError
+from collector.model import Duration
+from collector.service import Service
+
+STUCK_S: Final = 3.0
+"""How long closing may take behind the shutdown timeout before the process is ended."""
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "dpanic": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+
+log = logging.getLogger("collector.service")
+
+
+class Lines(logging.Formatter):
+    """Log lines for people; what could steer a terminal is escaped, line breaks are kept."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level, logger and message, with tabs between, as the OpenTelemetry Collector."""
+        head = f"{stamp(record)}\t{record.levelname.lower()}\t{record.name}\t"
+        return head + "".join(
+            letter
+            if letter in "\n\t" or letter.isprintable()
+            else letter.encode("unicode_escape").decode()
+            for letter in super().format(record)
+        )
+
+
+def stamp(record: logging.LogRecord) -> str:
+    """The time of a record, UTC, with milliseconds."""
+    time = datetime.fromtimestamp(record.created, UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def set_up_logging(config: Config) -> None:
+    """Send the collector's own log, and warnings of libraries, to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("collector").setLevel(LEVELS[config.telemetry.logs.level])
+    logging.captureWarnings(capture=True)
+
+
+async def serve(config: Config, shutdown_timeout_s: float) -> int:
+    """
+    Run until a signal comes.
+
+    Returns:
+        0 after a clean stop, 1 when a component had to be cut off.
+
+    Raises:
+        StartFailed: a component cannot start.
+    """
+    loop = asyncio.get_running_loop()
+    running = asyncio.current_task()
+    service = Service(config, shutdown_timeout_s)
+    stop = asyncio.Event()
+
+    def on_stop(number: signal.Signals) -> None:
+        log.info("%s received; a second signal stops at once", number.name)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        end = threading.Timer(shutdown_timeout_s + STUCK_S, end_process)
+        end.daemon = True
+        end.start()
+        stop.set()
+        if service.health.state == "starting" and running is not None:
+            running.cancel()
+
+    def on_reload() -> None:
+        log.warning("SIGHUP: reload is not supported yet; restart to read the configuration again")
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, on_stop, each)
+    loop.add_signal_handler(signal.SIGHUP, on_reload)
+    try:
+        async with service:
+            await stop.wait()
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        log.info("stopped before everything was ready")
+    return 1 if service.late else 0
+
+
+def end_process() -> None:
+    """End the process without waiting for threads: one of them hangs in a system call."""
+    sys.stderr.write("collector: stopping takes too long, giving up; stored data is safe\n")
+    sys.stderr.flush()
+    os._exit(1)  # sys.exit would wait for the very thread that hangs
+
+
+def positive_duration(_: click.Context, option: click.Parameter, text: str) -> Duration:
+    """Seconds from text such as 10s or 1m30s."""
+    try:
+        seconds = durations.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write 10s or 1m30s", param=option) from error
+    if seconds <= 0:
+        raise click.BadParameter("it must be larger than zero", param=option)
+    return seconds
+
+
+@click.command()
+@config_options
+@click.option(
+    "--shutdown-timeout",
+    callback=positive_duration,
+    metavar="DURATION",
+    default="10s",
+    show_default=True,
+    help="How long a graceful stop may take.",
+)
+def run(config: tuple[str, ...], sets: tuple[str, ...], shutdown_timeout: Duration) -> int:
+    """
+    Run the collector until SIGINT or SIGTERM.
+
+    Without --config it reads otel-collector.yaml in the working folder.
+    """
+    try:
+        loaded = load_config(config, sets)
+        set_up_logging(loaded)
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        return asyncio.run(serve(loaded, shutdown_timeout))
+    except CollectorError as error:
+        what = "invalid configuration" if isinstance(error, ConfigError) else "cannot start"
+        click.echo(f"Error: {error}", err=True)
+        click.echo(f"collector server run finished with error: {what}", err=True)
+        return 1

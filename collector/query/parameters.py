@@ -1,0 +1,193 @@
+"""
+The words of a question about logs -> a typed `Query`, or one clear refusal.
+
+The HTTP port and the command line both come through `log_query`, with the same (name, value) pairs
+and the same refusals. Every value is text from outside and stays a value: nothing here is ever
+read as an operator, a pattern or a field path of a database. A parameter that we do not know is
+refused, because a filter that is silently ignored gives a wrong answer.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from collector.errors import Malformed
+from collector.model import Signal
+from collector.query.service import trace_id_of
+from collector.stores.base import Query
+from telemetry.attributes import CONTEXT
+
+LEVELS: Final = {
+    "debug": None,  # the lowest level is no condition
+    "info": 9,
+    "warning": 13,
+    "warn": 13,
+    "error": 17,
+    "critical": 21,
+    "fatal": 21,
+}
+"""The least severity number of a level."""
+
+LOG_PARAMETERS: Final[dict[str, str]] = {
+    "trace_id": "32 hex digits, a UUID or a W3C traceparent.",
+    **{key: f"`context.{key}` equals this." for key in CONTEXT.values()},
+    "level": "At least this level: debug, info, warning, error, critical.",
+    "service": "The service equals this.",
+    "event": "The event name equals this.",
+    "since": "At or after: an age (15m, 1h, 7d) or an ISO 8601 time, UTC unless it has a zone.",
+    "until": "Before: an age or a time, as for since.",
+    "where": "key=value, repeatable: an attribute or resource attribute of exactly that name, or "
+    "a path that begins with attributes., resource. or context.; the value is text.",
+    "text": "The message contains this, in any case.",
+    "order": "newest (first, the default) or oldest (first).",
+    "limit": "How many records, 100 unless given.",
+    "cursor": "`next` of the page before.",
+}
+"""Every parameter of the question about logs, with its help; documentation is checked on it."""
+
+MAX_TEXT: Final = 1024
+MAX_WHERE: Final = 32
+DEFAULT_LIMIT: Final = 100
+_LAST_NANO: Final = 2**63 - 1
+
+_AGE: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d|w))+")
+_AGE_PART: Final = re.compile(r"([0-9.]+)(ms|s|m|h|d|w)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_CURSOR: Final = re.compile(r"([0-9]{1,20})\.([0-9a-f]{24})")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class BadParameter(Malformed):
+    """
+    A question that cannot be asked like this.
+
+    Args:
+        parameter: its name.
+        reason: what is wrong and what to write instead.
+    """
+
+    def __init__(self, parameter: str, reason: str) -> None:
+        super().__init__(f"{parameter}: {reason}")
+        self.parameter = parameter
+        self.reason = reason
+
+
+def log_query(
+    pairs: Iterable[tuple[str, str]], *, now_unix_nano: int, max_rows: int = 5000
+) -> Query:
+    """
+    The query that (name, value) pairs ask for.
+
+    Args:
+        pairs: names of `LOG_PARAMETERS` and their values; only `where` may stand twice.
+        now_unix_nano: what ages count back from.
+        max_rows: the largest limit.
+
+    Raises:
+        BadParameter: with the name and the fix.
+    """
+    given: dict[str, str] = {}
+    where: list[tuple[str, str]] = []
+    for name, value in pairs:
+        if name not in LOG_PARAMETERS:
+            near = difflib.get_close_matches(name, LOG_PARAMETERS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(LOG_PARAMETERS)}"
+            raise BadParameter(name[:64], f"unknown parameter; {hint}")
+        if not value:
+            raise BadParameter(name, "empty; leave it out or give a value")
+        if len(value) > MAX_TEXT:
+            raise BadParameter(name, f"longer than {MAX_TEXT} characters")
+        if name == "where":
+            where.append(_pair(value))
+        elif name in given:
+            raise BadParameter(name, "given twice; only where can be repeated")
+        else:
+            given[name] = value
+    if len(where) > MAX_WHERE:
+        raise BadParameter("where", f"given more than {MAX_WHERE} times")
+
+    since = _time(given, "since", now_unix_nano)
+    until = _time(given, "until", now_unix_nano)
+    if since is not None and until is not None and since >= until:
+        raise BadParameter("since", "not before until; swap them")
+    return Query(
+        signal=Signal.LOGS,
+        trace_ids=_trace(given["trace_id"]) if "trace_id" in given else (),
+        context={key: given[key] for key in CONTEXT.values() if key in given},
+        service=given.get("service"),
+        min_severity=_level(given.get("level", "debug")),
+        name=given.get("event"),
+        since_unix_nano=since,
+        until_unix_nano=until,
+        text=given.get("text"),
+        where=tuple(where),
+        newest_first=_newest_first(given.get("order", "newest")),
+        limit=_limit(given.get("limit", str(min(DEFAULT_LIMIT, max_rows))), max_rows),
+        after=_cursor(given["cursor"]) if "cursor" in given else None,
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise BadParameter("where", "write key=value, like http.response.status_code=500")
+    return key, value
+
+
+def _trace(text: str) -> tuple[str, ...]:
+    trace_id = trace_id_of(text)
+    if trace_id is None:
+        raise BadParameter("trace_id", "write 32 hex digits, a UUID or a W3C traceparent")
+    return (trace_id,)
+
+
+def _level(text: str) -> int | None:
+    if text.lower() not in LEVELS:
+        raise BadParameter("level", "write debug, info, warning, error or critical")
+    return LEVELS[text.lower()]
+
+
+def _newest_first(text: str) -> bool:
+    if text not in ("newest", "oldest"):
+        raise BadParameter("order", "write newest or oldest")
+    return text == "newest"
+
+
+def _limit(text: str, max_rows: int) -> int:
+    value = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+    if not 1 <= value <= max_rows:
+        raise BadParameter("limit", f"write a whole number from 1 to {max_rows}; page with cursor")
+    return value
+
+
+def _cursor(text: str) -> tuple[int, str]:
+    parts = _CURSOR.fullmatch(text)
+    if parts is None or int(parts[1]) >= 2**64:
+        raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
+    return int(parts[1]), parts[2]
+
+
+def _time(given: dict[str, str], name: str, now_unix_nano: int) -> int | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    if _AGE.fullmatch(text):
+        age_s = sum(float(number) * _UNITS[unit] for number, unit in _AGE_PART.findall(text))
+        return max(0, now_unix_nano - int(age_s * 1e9))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadParameter(
+            name, "write an age such as 15m, 1h, 7d, or a time such as 2026-11-22T10:00"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    try:
+        nanos = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    except OverflowError:
+        nanos = -1
+    if not 0 <= nanos <= _LAST_NANO:
+        raise BadParameter(name, "write a time between 1970 and 2262")
+    return nanos

@@ -1,0 +1,394 @@
+"""
+OTLP over HTTP/1.1: a small ASGI app behind uvicorn's httptools protocol, on sockets of our own.
+
+The app reads top to bottom: is it for us, is it a POST, can we read it, how large is it, read it,
+take it, answer. Every answer that is not a success is a `google.rpc.Status` in the encoding of the
+request. uvicorn's server object is not used: it would take signals, poll and log. What must be bounded
+below ASGI, where middleware runs too late, is in `_http_connection`.
+"""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+import uvicorn
+from uvicorn.server import ServerState
+
+from collector.errors import (
+    UNAVAILABLE,
+    CollectorError,
+    NotFound,
+    Retryable,
+    TooLarge,
+    Unsupported,
+    WrongMethod,
+    answer,
+)
+from collector.model import Duration, Signal
+from collector.otlp import Encoding, response, status
+from collector.receivers._http_connection import Connection
+from collector.receivers._intake import Charge, Intake, reason_of
+from collector.receivers._sockets import listen_all
+from collector.serving import address_of
+
+MEDIA_TYPES: Final[dict[bytes, Encoding]] = {
+    b"application/x-protobuf": "protobuf",
+    b"application/json": "json",
+}
+CONTENT_TYPES: Final[dict[Encoding, bytes]] = {name: kind for kind, name in MEDIA_TYPES.items()}
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+PERMISSION_DENIED: Final = 7
+"""A code of google.rpc.Code that no error of ours stands for."""
+KEY: Final = "protocols::http::endpoint"
+SETTLE: Final = 10
+"""Rounds of the event loop in which an accepted connection is made, or an aborted one is gone."""
+
+Scope = dict[str, Any]
+Receive = Callable[[], Any]
+Send = Callable[[dict[str, Any]], Any]
+
+
+class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OTLP over HTTP, protobuf and JSON."""
+
+    endpoint: str = "localhost:4318"
+    """Address to listen on, `host:port`. Loopback unless you say otherwise; port 0 takes a free one."""
+    transport: Literal["tcp"] = "tcp"
+    """Kind of socket."""
+    max_request_body_size: int = 20 << 20
+    """Largest body in bytes, as it comes and when it is decompressed; more is answered 413."""
+    compression_algorithms: tuple[str, ...] = ("", "gzip", "zstd", "zlib", "deflate")
+    """Content encodings to take: gzip, zstd, zlib, deflate. An empty list takes plain bodies only."""
+    read_header_timeout: Duration = Duration(10)
+    """How long the head of a request may take; then the connection is closed."""
+    read_timeout: Duration = Duration(60)
+    """How long the body of a request may take; then 408."""
+    idle_timeout: Duration = Duration(60)
+    """How long a connection may be idle between two requests."""
+    keep_alives_enabled: bool = True
+    """Whether a connection may carry more than one request."""
+    response_headers: Mapping[str, str] = {}
+    """Headers to add to every answer."""
+    traces_url_path: str = "/v1/traces"
+    """Where traces are sent to."""
+    metrics_url_path: str = "/v1/metrics"
+    """Where metrics are sent to."""
+    logs_url_path: str = "/v1/logs"
+    """Where logs are sent to."""
+
+    def check(self) -> list[str]:
+        """What is wrong with these settings, one text each."""
+        problems = []
+        if self.max_request_body_size <= 0:
+            problems.append("max_request_body_size must be greater than zero")
+        problems += [
+            f'compression_algorithms: "{name}" is not supported, use gzip, zstd, zlib or deflate'
+            for name in self.compression_algorithms
+            if name not in ENCODINGS
+        ]
+        problems += [
+            f"{name} must be greater than zero"
+            for name in ("read_header_timeout", "read_timeout", "idle_timeout")
+            if getattr(self, name) <= 0
+        ]
+        if len(set(self.paths())) < len(Signal):
+            problems.append("traces_url_path, metrics_url_path and logs_url_path must differ")
+        return problems
+
+    def paths(self) -> dict[str, Signal]:
+        """The signal of each path; a missing first slash is added."""
+        return {
+            "/" + path.removeprefix("/"): signal
+            for path, signal in (
+                (self.traces_url_path, Signal.TRACES),
+                (self.metrics_url_path, Signal.METRICS),
+                (self.logs_url_path, Signal.LOGS),
+            )
+        }
+
+
+ENCODINGS: Final = frozenset(Http().compression_algorithms)
+
+
+class Refused(Exception):
+    """
+    An HTTP status that no error of ours stands for.
+
+    Args:
+        status_code: the status.
+        code: the gRPC code of the body.
+        reason: the word under which it is counted.
+        message: what is wrong and what to do.
+    """
+
+    def __init__(self, status_code: int, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.reason = reason
+        self.code = code
+
+
+class Gone(Exception):
+    """The client left before its request was complete: there is nobody to answer."""
+
+
+class App:
+    """
+    The ASGI app: one request in, one answer out.
+
+    Args:
+        config: the settings.
+        intake: where bodies go.
+        hosts: names that a Host header may have; None takes any.
+    """
+
+    def __init__(self, config: Http, intake: Intake, hosts: frozenset[str] | None) -> None:
+        self.config = config
+        self.intake = intake
+        self.hosts = hosts
+        self.paths = config.paths()
+        self.encodings = frozenset(config.compression_algorithms) - {""}
+        self.headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in config.response_headers.items()
+        ]
+        if not config.keep_alives_enabled:
+            self.headers.append((b"connection", b"close"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers = scope["headers"]
+        encoding = MEDIA_TYPES.get(media_type(headers))
+        extra: list[tuple[bytes, bytes]] = []
+        spoken: Encoding = encoding or "json"
+        code = 200
+        try:
+            with self.intake.charge() as charge:
+                body = await self.request(scope, receive, encoding, charge)
+        except Gone:
+            return
+        except WrongMethod as error:
+            extra.append((b"allow", b"POST"))
+            code, body = self.error(error, spoken)
+        except Retryable as error:
+            extra.append((b"retry-after", b"%d" % max(1, math.ceil(error.delay_s))))
+            code, body = self.error(error, spoken)
+        except Refused as error:
+            self.intake.refused("http", error.reason)
+            if error.status_code == 421:
+                extra.append((b"connection", b"close"))
+            code, body = error.status_code, status(error.code, str(error), None, spoken)
+        except CollectorError as error:
+            code, body = self.error(error, spoken)
+        except Exception as error:
+            # Nothing of ours may become a 500, which makes senders drop the data.
+            self.intake.log.exception("Answering a request failed")
+            extra.append((b"retry-after", b"1"))
+            code, body = self.error(Retryable(f"internal error: {type(error).__name__}"), spoken)
+        await reply(send, code, [*self.headers, *extra], CONTENT_TYPES[spoken], body)
+
+    def error(self, error: CollectorError, spoken: Encoding) -> tuple[int, bytes]:
+        """Status and body for an error of ours, which is counted."""
+        self.intake.refused("http", reason_of(error))
+        http, grpc = answer(error)
+        delay_s = error.delay_s if isinstance(error, Retryable) else None
+        return http, status(grpc, str(error), delay_s, spoken)
+
+    async def request(
+        self, scope: Scope, receive: Receive, encoding: Encoding | None, charge: Charge
+    ) -> bytes:
+        """The body of the answer to a good request."""
+        headers = scope["headers"]
+        self.check_origin(headers)
+        signal = self.paths.get(scope["path"])
+        if signal is None:
+            raise NotFound(f"no such path; send to {', '.join(self.paths)}")
+        if scope["method"] != "POST":
+            raise WrongMethod(f"{scope['method']} is not allowed; use POST")
+        if signal not in self.intake.next:
+            raise NotFound(f"{signal.value} are part of no pipeline of this collector")
+        if encoding is None:
+            raise Unsupported(
+                "unsupported content type; send application/x-protobuf or application/json"
+            )
+        compression = self.compression(headers)
+        cap = self.config.max_request_body_size
+        if announced(headers) > cap:
+            raise TooLarge(f"the body is larger than {cap} bytes")
+        try:
+            async with asyncio.timeout(self.config.read_timeout):
+                body = await read(receive, cap, charge)
+        except TimeoutError as error:
+            text = f"the body took longer than {self.config.read_timeout:g} s"
+            raise Refused(408, UNAVAILABLE, "too_slow", text) from error
+        taken = await self.intake.take(
+            signal,
+            body,
+            charge,
+            encoding=encoding,
+            transport="http",
+            compression=compression,
+            cap=cap,
+        )
+        return response(signal, taken.rejected, taken.message, encoding)
+
+    def check_origin(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Refuse web pages of other sites: by name (DNS rebinding) and by Origin."""
+        host = header(headers, b"host").decode("latin-1").lower()
+        if self.hosts is not None and host_name(host) not in self.hosts:
+            raise Refused(
+                421, PERMISSION_DENIED, "wrong_host", "this Host is not served here; use localhost"
+            )
+        origin = header(headers, b"origin").decode("latin-1").lower()
+        if origin and origin.partition("://")[2] != host:
+            raise Refused(
+                403,
+                PERMISSION_DENIED,
+                "foreign_origin",
+                "requests from other origins are not allowed",
+            )
+
+    def compression(self, headers: list[tuple[bytes, bytes]]) -> str:
+        """The content encoding of the body, empty for none."""
+        found = [value for name, value in headers if name == b"content-encoding"]
+        text = b",".join(found).decode("latin-1").strip().lower()
+        if text in ("", "identity"):
+            return ""
+        if text not in self.encodings:
+            taken = ", ".join(sorted(self.encodings)) or "none"
+            raise Unsupported(f"unsupported content encoding; one of: identity, {taken}")
+        return text
+
+
+async def read(receive: Receive, cap: int, charge: Charge) -> bytes:
+    """The body as it comes, up to a cap."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > cap:
+            raise TooLarge(f"the body is larger than {cap} bytes")
+        charge.add(len(piece))
+        pieces.append(piece)
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+async def reply(
+    send: Send, code: int, headers: list[tuple[bytes, bytes]], kind: bytes, body: bytes
+) -> None:
+    """Send one answer."""
+    head = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": code, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """The value of a header, empty when it is absent."""
+    return next((value.strip() for key, value in headers if key == name), b"")
+
+
+def media_type(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The content type in lower case, without its parameters."""
+    return header(headers, b"content-type").partition(b";")[0].strip().lower()
+
+
+def announced(headers: list[tuple[bytes, bytes]]) -> int:
+    """The Content-Length, 0 when there is none; httptools has checked that it is a number."""
+    text = header(headers, b"content-length")
+    return int(text) if text.isdigit() else 0
+
+
+def host_name(host: str) -> str:
+    """A Host header without its port; empty when it is no host and port."""
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, "0"
+    if not (port.isascii() and port.isdigit()):
+        return ""
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
+class Server:
+    """
+    The listener: sockets, connections, and a stop that lets them finish.
+
+    Args:
+        config: the settings.
+        intake: where bodies go.
+    """
+
+    def __init__(self, config: Http, intake: Intake) -> None:
+        self.config = config
+        self.intake = intake
+        self._state = ServerState()
+        self._servers: list[asyncio.Server] = []
+        self._listeners: list[socket.socket] = []
+
+    async def start(self) -> str:
+        """
+        Bind and serve; the address, with the real port.
+
+        Raises:
+            StartFailed: the endpoint cannot be bound; the message names the key and the fix.
+        """
+        listeners = listen_all(self.config.endpoint, f"receivers::{self.intake.receiver}::{KEY}")
+        address = address_of(listeners[0])
+        names = {one.getsockname()[0] for one in listeners}
+        hosts = LOOPBACK | {host_name(self.config.endpoint.lower())}
+        app = App(self.config, self.intake, hosts if names <= LOOPBACK else None)
+        settings = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=math.ceil(self.config.idle_timeout),
+        )
+        settings.load()
+        loop = asyncio.get_running_loop()
+
+        def connect() -> Connection:
+            made = Connection(settings, self._state, {}, loop)
+            made.head_timeout_s = self.config.read_header_timeout
+            return made
+
+        self._listeners = listeners
+        for listener in listeners:
+            self._servers.append(await loop.create_server(connect, sock=listener))
+        return address
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new request, let those in work be answered, then close."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+        # What was accepted already becomes a connection first: asyncio forgets the sockets of
+        # connections that it has not made when the server closes.
+        for _ in range(SETTLE):
+            await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(set(self._state.tasks), timeout=grace_s)
+        for connection in list(self._state.connections):
+            # Never cancelled: that would be answered as a 500. Closing it ends its task.
+            connection.transport.abort()
+        for _ in range(SETTLE):
+            await asyncio.sleep(0)
+        for server in self._servers:
+            await server.wait_closed()

@@ -1,0 +1,29 @@
+"""
+The sockets of an endpoint, the same for both transports.
+
+`localhost` is 127.0.0.1 and, where there is one, ::1.
+"""
+
+import contextlib
+import socket
+
+from collector.errors import StartFailed
+from collector.serving import listen
+
+
+def listen_all(endpoint: str, key: str) -> list[socket.socket]:
+    """
+    The sockets of an endpoint: one, or 127.0.0.1 and ::1 for `localhost`.
+
+    Raises:
+        StartFailed: it cannot be bound; the message begins with `key`.
+    """
+    try:
+        listeners = [listen(endpoint)]
+    except StartFailed as error:
+        raise StartFailed(f"{key}: {error}") from error
+    if endpoint.lower().partition(":")[0] == "localhost":
+        port = listeners[0].getsockname()[1]
+        with contextlib.suppress(StartFailed):  # no IPv6 here: 127.0.0.1 is enough
+            listeners.append(listen(f"[::1]:{port}"))
+    return listeners

@@ -1,0 +1,323 @@
+"""
+The contract of a store: an exporter that you can ask questions.
+
+A store takes batches like any exporter and answers `find`. It lives on documents (documents.py):
+what was written comes back equal, whatever the store does inside (BSON dates have milliseconds,
+MongoDB nests dotted keys, SQLite keeps JSON). `tests/contracts/stores.py` is this contract as a
+test suite; each store passes it unchanged.
+
+Promises of every store:
+
+- **Durability.** `write` returns after the documents survive kill -9 and power loss of the
+  process that wrote them (SQLite: fsync; MongoDB: majority and journal).
+- **Idempotence.** A document whose `_id` is stored already is success and is counted as a
+  duplicate. Writing the same batch twice stores nothing twice, also across restarts.
+- **Isolation.** A document that can never be stored is reported in `Written.refused`, with its
+  reason, and kept as a dead letter; its neighbours are stored.
+- **Places.** `routing.Routing` says which collection a document belongs to. A log record is in
+  one of them, and `find` without a `collection` asks all of them: it finds each record once.
+  The trail (`trace_logs`) is derived from spans and records and asked for by name only.
+- **Retention.** Documents go when they are older than the configuration keeps their collection,
+  by `received_at`.
+- **Statistics.** `daily_statistics` equals a recount of the stored facts soon after the last of
+  them arrived, whatever was sent twice or killed in between.
+- **Failure.** `Retryable` when the store cannot be reached or cannot write now. An unknown
+  outcome (timeout) is `Retryable` too: the resend is a duplicate at worst.
+- **Reading.** `find` returns whole documents in the order asked for; nothing found is an empty
+  list, never an error. Values of a query are values: they can never become operators, SQL or
+  field paths. A query that needs longer than the store allows, or a store that cannot be reached,
+  is `Retryable` with a text that says what to do.
+- **Read-only.** Opened with `read_only=True` a store creates nothing, changes nothing, and may be
+  open while another process writes.
+
+A store narrows a query down with what it has (indexes, SQL, BSON filters), and may find too much.
+`matches` says exactly which documents a query means; every store asks it last.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final, Protocol, Self
+
+import msgspec
+
+from collector.documents import LOG, NonFinite, documents, text
+from collector.documents import Document as Document
+from collector.documents import dumps as dumps
+from collector.documents import loads as loads
+from collector.model import Batch, Host, Signal
+from collector.stores.letters import DeadLetter as DeadLetter
+from collector.stores.statistics import DailyStatistic as DailyStatistic
+from telemetry.attributes import LOOKUP as LOOKUP
+
+MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
+"""A larger document is refused by every store (it is what MongoDB can hold)."""
+
+ID: Final = re.compile(r"[0-9a-f]{24}")
+"""What `_id` looks like."""
+
+_QUIET_S: Final = 60.0
+_EMPTY: Final[Document] = {}
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """
+    One document that can never be stored, and why.
+
+    Args:
+        document: as it was given.
+        reason: a word for counters: "invalid_id", "cannot_encode", "too_large", or what the
+            server said ("validator", "unique_index", ...).
+    """
+
+    document: Document
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class Written:
+    """
+    What became of the documents of one `write`: stored + duplicates + len(refused) = given.
+
+    Args:
+        stored: how many are new.
+        duplicates: how many were there already.
+        refused: those that can never be stored.
+    """
+
+    stored: int
+    duplicates: int = 0
+    refused: Sequence[Refused] = ()
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to find: all given conditions must hold; one that is not given holds always."""
+
+    signal: Signal
+    """Which documents: spans ("traces"), log records ("logs") or metric points ("metrics")."""
+    id: str | None = None
+    """The trace id, or any id of `context` that is in `telemetry.attributes.LOOKUP`."""
+    trace_ids: tuple[str, ...] = ()
+    """Only documents of one of these traces (lower-case hex)."""
+    context: Mapping[str, str] = {}
+    """Keys of `context` and the values that they must have."""
+    service: str | None = None
+    """`service` equals this."""
+    min_severity: int | None = None
+    """Logs: severity at least this (info 9, warning 13, error 17, critical 21); see `severity`."""
+    status: str | None = None
+    """Spans: `status` equals this (UNSET, OK, ERROR)."""
+    name: str | None = None
+    """Spans and metrics: `name` equals this. Logs: `event` equals this."""
+    min_duration_ms: float | None = None
+    """Spans: `duration_ms` at least this."""
+    since_unix_nano: int | None = None
+    """Event time at or after this."""
+    until_unix_nano: int | None = None
+    """Event time before this."""
+    text: str | None = None
+    """Logs: `message` contains this, case-insensitively."""
+    where: tuple[tuple[str, str], ...] = ()
+    """(key, value) pairs: an attribute, or a resource attribute, of that name equals the value.
+    The key is the attribute's exact name (`http.request.method`; also `correlation.id` or
+    `exception.type`, which documents keep in places of their own), or a dotted path of the document
+    that begins with `attributes.`, `resource.` or `context.`. The value is text; an attribute that
+    is a number or a boolean matches when its JSON text equals it (`"200"`, `"true"`); one that is
+    a list, a map, bytes or empty never matches."""
+    collection: str | None = None
+    """Logs: only the records that are kept there (`error_logs`, `analytics`, ...), or the trail
+    (`trace_logs`), which is not part of the logs otherwise."""
+    newest_first: bool = False
+    """Order by event time, then `_id`; oldest first unless this is set."""
+    limit: int = 100
+    """At most so many documents, 1 to 10000."""
+    after: tuple[int, str] | None = None
+    """(event time in ns, `_id`) of the last document of the page before: go on behind it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no store could answer."""
+        if not 1 <= self.limit <= 10_000:
+            raise ValueError(f"limit: {self.limit} is not between 1 and 10000")
+        if self.after is not None and not ID.fullmatch(self.after[1]):
+            raise ValueError("after: the second part is not an _id (24 lower-case hex digits)")
+
+
+class Store(Protocol):
+    """What the query side and the pipeline see of a store."""
+
+    async def __call__(self, batch: Batch) -> None:
+        """Consume a batch as an exporter does: documents, then `write`; counts what was refused."""
+
+    async def write(self, signal: Signal, documents: Sequence[Document]) -> Written:
+        """Store documents of one signal; see the promises above."""
+
+    async def find(self, query: Query) -> list[Document]:
+        """The documents that match, in order; an empty list when nothing does."""
+
+    async def dead_letters(self, *, limit: int, after: str = "") -> list[DeadLetter]:
+        """Dead letters in the order of their ids, those behind the id `after`."""
+
+    async def forget(self, ids: Sequence[str]) -> int:
+        """Delete dead letters; how many there were."""
+
+    async def daily_statistics(self, since: date, until: date) -> list[DailyStatistic]:
+        """The statistics of the days from `since` to `until`, inclusive, in order."""
+
+    def describe(self) -> str:
+        """Where this store keeps its data, without secrets, for "searched in ..." messages."""
+
+    async def __aenter__(self) -> Self:
+        """Open; a store that is down does not stop the collector from starting."""
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close; nothing acknowledged is lost."""
+
+
+LEAST: Final = {"DEBUG": 5, "INFO": 9, "WARNING": 13, "ERROR": 17, "CRITICAL": 21}
+"""The severity of a record that has a level but no number of its own."""
+
+
+def severity(document: Document) -> int:
+    """The severity number of a log record, else the one that its level stands for."""
+    number: int = document.get("severity_number") or LEAST.get(document.get("level", ""), 0)
+    return number
+
+
+def event_time(signal: Signal, document: Document) -> int:
+    """The time that a query orders by, in nanoseconds: a span's start, else the record's time."""
+    key = "start_unix_nano" if signal is Signal.TRACES else "time_unix_nano"
+    time: int = document[key]
+    return time
+
+
+def places(key: str) -> list[tuple[str | None, str]]:
+    """Where a `Query.where` key points: (section or None for the top, name), each worth a look."""
+    found: list[tuple[str | None, str]] = [("attributes", key), ("resource", key)]
+    if take := LOG.get(key):
+        found.append((take.section, take.key))
+    head, _, rest = key.partition(".")
+    if rest and head in ("attributes", "resource", "context"):
+        found.append((head, rest))
+    return found
+
+
+def comparable(value: Any) -> str | None:
+    """The text that a `Query.where` value is compared with, None for what never matches."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, NonFinite):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - NaN
+    if isinstance(value, bool | int | float):
+        return text(value)
+    return None
+
+
+def at(document: Document, section: str | None, name: str) -> Any:
+    """The value of a field at the top (section None) or in a sub-document, None without one."""
+    if section is None:
+        return document.get(name)
+    return document.get(section, _EMPTY).get(name)
+
+
+def trace_id_of(signal: Signal, document: Document) -> str | None:
+    """The trace that a document belongs to; metric points belong to none."""
+    found: str | None = at(document, None if signal is Signal.TRACES else "trace", "trace_id")
+    return found
+
+
+def matches(query: Query) -> Callable[[Document], bool]:
+    """The exact meaning of a query's conditions (not of its order, limit and `after`)."""
+    signal = query.signal
+    logs = signal is Signal.LOGS
+    equal = [("context", key, value) for key, value in query.context.items()]
+    named = {
+        "service": query.service,
+        "status": query.status,
+        "event" if logs else "name": query.name,
+    }
+    where = [(places(key), value) for key, value in query.where]
+    traces = frozenset(query.trace_ids)
+    contains = re.compile(re.escape(query.text or ""), re.IGNORECASE).search
+    since, until = query.since_unix_nano, query.until_unix_nano
+
+    def match(document: Document) -> bool:
+        if query.id is not None and query.id != trace_id_of(signal, document):
+            context = document.get("context", _EMPTY)
+            if not any(context.get(key) == query.id for key in LOOKUP):
+                return False
+        if traces and trace_id_of(signal, document) not in traces:
+            return False
+        if any(at(document, section, name) != value for section, name, value in equal):
+            return False
+        if any(value is not None and document.get(key) != value for key, value in named.items()):
+            return False
+        if query.min_severity is not None and not (
+            logs and severity(document) >= query.min_severity
+        ):
+            return False
+        if query.min_duration_ms is not None and not (
+            document.get("duration_ms", -1.0) >= query.min_duration_ms
+        ):
+            return False
+        when = event_time(signal, document)
+        if (since is not None and when < since) or (until is not None and when >= until):
+            return False
+        if query.text is not None and not (logs and contains(document.get("message", ""))):
+            return False
+        return all(
+            any(comparable(at(document, section, name)) == value for section, name in spots)
+            for spots, value in where
+        )
+
+    return match
+
+
+def encodable(query: Query) -> bool:
+    """Whether all texts of a query are valid Unicode; no document holds a text that is not."""
+    try:
+        dumps(query)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Intake:
+    """
+    The exporter side of a store: batch -> documents -> `write`, and what was not new is counted.
+
+    The items of a batch that was taken count as sent where the pipeline ends; here only the part
+    that the store did not keep: `otelier_store_duplicates` and `otelier_store_refused` {reason}.
+
+    Args:
+        host: of the store.
+        write: the store's `write`.
+    """
+
+    def __init__(
+        self, host: Host, write: Callable[[Signal, Sequence[Document]], Awaitable[Written]]
+    ) -> None:
+        self._host = host
+        self._write = write
+        self._quiet_until: dict[str, float] = {}
+
+    async def __call__(self, batch: Batch) -> None:
+        """Store a batch; the conversion runs in a thread, so that the event loop stays free."""
+        written = await self._write(batch.signal, await asyncio.to_thread(documents, batch))
+        add, exporter = self._host.stats.add, self._host.id
+        if written.duplicates:
+            add("otelier_store_duplicates", written.duplicates, exporter=exporter)
+        for refused in written.refused:
+            add("otelier_store_refused", 1, exporter=exporter, reason=refused.reason)
+            self._report(refused.reason)
+
+    def _report(self, reason: str) -> None:
+        """One log line a minute and reason at most."""
+        now = time.monotonic()
+        if now >= self._quiet_until.get(reason, 0.0):
+            self._quiet_until[reason] = now + _QUIET_S
+            self._host.log.warning(
+                "Documents refused for good: %s; see otelier_store_refused in the metrics.", reason
+            )

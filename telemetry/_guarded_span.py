@@ -1,0 +1,96 @@
+"""
+Spans whose methods cannot hurt: what `span()` gives to a block, and every other recording span.
+
+The SDK's methods call `str()` on odd values and let what it raises through, turn numpy scores into
+text, and print a warning for each attribute beyond the limit; a wall clock that is set back gives
+them a negative duration. A span is made by the SDK's tracer; as
+it starts, its class becomes this one, which differs in nothing else: same fields, same type checks.
+Values are converted as log fields are, numbers stay numbers, and a failure costs the one call. The
+end is the wall time of the start plus what a monotonic clock has counted since.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import _Span
+
+from telemetry import _diagnostics, _values
+
+PLAIN: Final = (bool, int, float)
+
+
+def guard(span: object) -> None:
+    """Make a span that was just started one of these; spans of other classes are left alone."""
+    if type(span) is _Span:
+        span.__class__ = GuardedSpan
+        span.__dict__["_otelier_clocks"] = (time.time_ns(), time.monotonic_ns())
+
+
+class GuardedSpan(_Span):
+    """A span of the SDK, with methods that never raise."""
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the span, now or at a given time."""
+        clocks = self.__dict__.get("_otelier_clocks")
+        if end_time is None and clocks is not None:
+            wall, monotonic = clocks
+            end_time = wall + time.monotonic_ns() - monotonic
+        super().end(end_time)
+
+    def set_attribute(self, key: Any, value: Any) -> None:
+        """Set an attribute to any value."""
+        if type(key) is str and type(value) in PLAIN:
+            super().set_attribute(key, value)
+        else:
+            _call(super().set_attribute, lambda: (_name(key), _values.clean(value)))
+
+    def set_attributes(self, attributes: Any) -> None:
+        """Set attributes to any values, as many as a record may have."""
+        _call(super().set_attributes, lambda: (_values.fields(attributes),))
+
+    def add_event(self, name: Any, attributes: Any = None, timestamp: int | None = None) -> None:
+        """Add an event with any attributes."""
+        _call(super().add_event, lambda: (_name(name), _fields(attributes), timestamp))
+
+    def add_link(self, context: Any, attributes: Any = None) -> None:
+        """Add a link with any attributes."""
+        _call(super().add_link, lambda: (context, _fields(attributes)))
+
+    def update_name(self, name: Any) -> None:
+        """Change the name."""
+        _call(super().update_name, lambda: (_name(name),))
+
+    def set_status(self, status: Any, description: Any = None) -> None:
+        """Set the status."""
+        _call(
+            super().set_status,
+            lambda: (status, None if description is None else _values.text(description)),
+        )
+
+    def record_exception(
+        self,
+        exception: Any,
+        attributes: Any = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Record an exception as an event of the span."""
+        _call(
+            super().record_exception, lambda: (exception, _fields(attributes), timestamp, escaped)
+        )
+
+
+def _call(method: Callable[..., None], arguments: Callable[[], tuple[Any, ...]]) -> None:
+    try:
+        method(*arguments())
+    except Exception as error:
+        _diagnostics.say("span call", f"a call on a span failed: {_values.text(error)}")
+
+
+def _name(value: Any) -> str:
+    return value if type(value) is str else _values.text(value, _values.ID_TEXT)
+
+
+def _fields(given: Any) -> dict[str, Any] | None:
+    return _values.fields(given) if isinstance(given, Mapping) else None

@@ -1,0 +1,124 @@
+"""
+What calls of language models add up to: per run, and for the process since it began.
+
+One row per tenant, provider and model. A call is added once to the process and once to each run
+that it happens in, so that runs inside runs sum upward and no sum counts twice; failed attempts
+count too, because they are paid for. Money is summed as decimals, per currency: sums of floats
+drift, and currencies do not add. Tables are bounded: a thousand tenants times models, and what
+comes after shares one row.
+"""
+
+import os
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+ROWS: Final = 1000
+CURRENCIES: Final = 8
+OTHER: Final = "_OTHER"
+Key = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one call used; None where nobody said."""
+
+    input: int | None = None
+    output: int | None = None
+    cached: int | None = None
+    cache_created: int | None = None
+    reasoning: int | None = None
+    cost: Decimal | None = None
+    currency: str = "USD"
+    source: str = ""
+
+
+@dataclass(slots=True)
+class Row:
+    """The sums of one tenant, provider and model."""
+
+    calls: int = 0
+    failures: int = 0
+    fallbacks: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    seconds: float = 0.0
+    cost: dict[str, Decimal] = field(default_factory=dict)
+
+    def add(self, usage: Usage, seconds: float, *, failed: bool, fallback: bool) -> None:
+        """Add one call."""
+        self.calls += 1
+        self.failures += failed
+        self.fallbacks += fallback
+        self.input_tokens += usage.input or 0
+        self.output_tokens += usage.output or 0
+        self.cached_tokens += usage.cached or 0
+        self.reasoning_tokens += usage.reasoning or 0
+        self.seconds += seconds
+        if usage.cost is not None:
+            currency = usage.currency
+            if currency not in self.cost and len(self.cost) >= CURRENCIES:
+                currency = "XXX"
+            self.cost[currency] = self.cost.get(currency, Decimal(0)) + usage.cost
+
+
+class Table:
+    """Rows by tenant, provider and model."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._rows: dict[Key, Row] = {}
+
+    def add(self, key: Key, usage: Usage, seconds: float, *, failed: bool, fallback: bool) -> None:
+        """Add one call."""
+        with self._lock:
+            if key not in self._rows and len(self._rows) >= ROWS:
+                key = (OTHER, OTHER, OTHER)
+            row = self._rows.get(key)
+            if row is None:
+                row = self._rows[key] = Row()
+            row.add(usage, seconds, failed=failed, fallback=fallback)
+
+    def told(self) -> list[dict[str, Any]]:
+        """The rows, in the order in which they began; amounts of money as floats."""
+        with self._lock:
+            return [
+                {
+                    "tenant_id": tenant,
+                    "provider": provider,
+                    "model": model,
+                    "calls": row.calls,
+                    "failures": row.failures,
+                    "fallbacks": row.fallbacks,
+                    "input_tokens": row.input_tokens,
+                    "output_tokens": row.output_tokens,
+                    "cached_tokens": row.cached_tokens,
+                    "reasoning_tokens": row.reasoning_tokens,
+                    "seconds": round(row.seconds, 6),
+                    "cost": {currency: float(amount) for currency, amount in row.cost.items()},
+                }
+                for (tenant, provider, model), row in self._rows.items()
+            ]
+
+
+def add(key: Key, usage: Usage, seconds: float, *, failed: bool, fallback: bool) -> None:
+    """Add one call to the process and to the runs that it happens in."""
+    for table in (process(), *runs.get()):
+        table.add(key, usage, seconds, failed=failed, fallback=fallback)
+
+
+def process() -> Table:
+    """The table of this process."""
+    global _process  # noqa: PLW0603 - one process has one table; a child begins with an empty one
+    if _process[0] != os.getpid():
+        _process = (os.getpid(), Table())
+    return _process[1]
+
+
+runs: ContextVar[tuple[Table, ...]] = ContextVar("otelier_llm_runs", default=())
+"""The tables of the runs that the code is in, from the outermost."""
+_process = (os.getpid(), Table())

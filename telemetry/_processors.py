@@ -1,0 +1,348 @@
+"""
+Where the SDK's providers meet ours: guards, id stamping, delivery.
+
+The providers are OpenTelemetry's own, so that foreign instrumentation and exporters go on working.
+They get a guarded list of processors, because an exception in anybody's processor would come out
+of `start_span()` or `logger.info()`, and from `on_end` it would replace the application's own
+(opentelemetry-python#5624, #5626). Ids are stamped first, delivery comes last.
+
+`capture()` of the test kit sets `redirect`: then records go there instead of to the courier.
+
+The courier's thread redacts what it sends. Processors of others (an exporter that somebody added by
+hand) get redacted copies when a record is done, and `capture()` too. A processor of others that
+changes its copy of a log record changes the record: so redactors and enrichers go on working.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk._logs._internal import SynchronousMultiLogRecordProcessor
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    ExemplarFilter,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import (
+    ReadableSpan,
+    Span,
+    SpanProcessor,
+    SynchronousMultiSpanProcessor,
+)
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from opentelemetry.util.types import Attributes
+
+from telemetry import _attach, _context, _diagnostics, _guarded_span, _requests, _values
+from telemetry._delivery import Courier
+from telemetry._redaction_records import Gate
+
+_ERROR_SEVERITY = 17
+_OVERHEAD = 200
+_NO_CONTEXT = Context()
+
+
+def _guarded(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a processor; what it raises is said, not raised."""
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:
+        name = type(getattr(call, "__self__", call)).__name__
+        _diagnostics.say(
+            f"processor {name}", f"{name} raised {type(error).__name__}: {_values.text(error)}"
+        )
+        return None
+
+
+def _is_ours(processor: object) -> bool:
+    return type(processor).__module__.startswith("telemetry.")
+
+
+class GuardedSpanProcessors(SynchronousMultiSpanProcessor):
+    """
+    The SDK's list of span processors, none of which can hurt the application.
+
+    Args:
+        gate: what may be shown to processors of others.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # the SDK has no annotation here
+        self._gate = gate
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Tell each processor."""
+        for processor in self._span_processors:
+            _guarded(processor.on_start, span, parent_context=parent_context)
+
+    def _on_ending(self, span: Span) -> None:
+        for processor in self._span_processors:
+            _guarded(processor._on_ending, span)  # noqa: SLF001 - the SDK's hook, passed on
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Tell each processor; those of others see what may leave the process."""
+        seen: ReadableSpan | None = None
+        for processor in self._span_processors:
+            if _is_ours(processor):
+                _guarded(processor.on_end, span)
+                continue
+            if seen is None:
+                seen = _guarded(self._gate.shown.span, span)
+            if seen is not None:
+                _guarded(processor.on_end, seen)
+
+
+class GuardedLogProcessors(SynchronousMultiLogRecordProcessor):
+    """
+    The SDK's list of log record processors, none of which can hurt the application.
+
+    Args:
+        gate: what may be shown to processors of others.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # the SDK has no annotation here
+        self._gate = gate
+
+    def add_log_record_processor(self, log_record_processor: LogRecordProcessor) -> None:
+        """Add a processor; delivery stays the last one, so that it sees what the others change."""
+        super().add_log_record_processor(log_record_processor)
+        with self._lock:
+            self._log_record_processors = tuple(
+                sorted(self._log_record_processors, key=lambda it: isinstance(it, LogDelivery))
+            )
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Tell each processor; those of others see what may leave the process."""
+        for processor in self._log_record_processors:
+            if _is_ours(processor):
+                _guarded(processor.on_emit, log_record)
+            else:
+                _guarded(self._show, processor, log_record)
+
+    def _show(self, processor: LogRecordProcessor, live: ReadWriteLogRecord) -> None:
+        """Give a redacted copy, and take over what the processor changes in it."""
+        copy = self._gate.shown.copy(live)
+        before, body = dict(copy.log_record.attributes or {}), copy.log_record.body
+        _guarded(processor.on_emit, copy)
+        after: Any = copy.log_record.attributes or {}
+        attributes: Any = live.log_record.attributes
+        for name in before:
+            if name not in after:
+                attributes.pop(name, None)
+        for name, value in dict(after).items():
+            if name not in before or before[name] is not value:
+                attributes[name] = value
+        if copy.log_record.body is not body:
+            live.log_record.body = copy.log_record.body
+
+
+class SpanIds(SpanProcessor):
+    """Stamps the ids of the scope on every span at its start, and remembers its entry span."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Stamp what is known; what is bound later is stamped by the binding."""
+        _attach.ensure()
+        _guarded_span.guard(span)
+        ids = _context.effective(parent_context)
+        if ids:
+            span.set_attributes(ids)
+        if span.kind in (SpanKind.SERVER, SpanKind.CONSUMER):
+            entry: object = span
+        else:
+            entry = getattr(get_current_span(parent_context), _context.ENTRY, None)
+        if entry is not None:
+            setattr(span, _context.ENTRY, entry)
+
+
+class LogIds(LogRecordProcessor):
+    """Stamps the ids of the scope on every log record, whoever emitted it."""
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Add the ids that the record does not have itself."""
+        record = log_record.log_record
+        ids = _context.effective(record.context)
+        if not ids:
+            return
+        attributes: Any = record.attributes
+        for name, value in ids.items():
+            if name not in attributes:
+                attributes[name] = value
+
+    def shutdown(self) -> None:
+        """Nothing to end."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002 - the SDK's signature
+        """Nothing waits here."""
+        return True
+
+
+class SpanDelivery(SpanProcessor):
+    """Ended, sampled spans -> the courier."""
+
+    def __init__(self, courier: Courier | None, flush: Callable[[float], bool], gate: Gate) -> None:
+        self.redirect: SpanProcessor | None = None
+        self._gate = gate
+        self._courier = courier
+        self._flush = flush
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Only a test's capture wants to know."""
+        if self.redirect is not None:
+            self.redirect.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue the span."""
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        request = _requests.of_ended(span)
+        error = span.status.status_code is StatusCode.ERROR
+        if request is None or not request.takes(self._deliver, span, important=error):
+            self._deliver(span)
+
+    def _deliver(self, span: ReadableSpan) -> None:
+        if self.redirect is not None:
+            self.redirect.on_end(self._gate.shown.span(span))
+        elif self._courier is not None:
+            try:
+                size = _OVERHEAD + len(span.name) + _values.weigh(span.attributes or {})
+                size += sum(
+                    _OVERHEAD + _values.weigh(event.attributes or {}) for event in span.events
+                )
+                size += sum(_OVERHEAD + _values.weigh(link.attributes or {}) for link in span.links)
+            except Exception:
+                self._courier.lose("conversion_error")
+                return
+            self._courier.put(span, size, important=span.status.status_code is StatusCode.ERROR)
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Send what waits, within the time."""
+        return self._flush(timeout_millis / 1000)
+
+
+class LogDelivery(LogRecordProcessor):
+    """Log records -> the courier."""
+
+    def __init__(self, courier: Courier | None, flush: Callable[[float], bool], gate: Gate) -> None:
+        self.redirect: Callable[[ReadableLogRecord], None] | None = None
+        self._gate = gate
+        self._courier = courier
+        self._flush = flush
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Queue the record, without the context that it was emitted in: contexts can be large."""
+        if self.redirect is None and self._courier is None:
+            return
+        record: Any = object.__new__(type(log_record.log_record))  # a copy, without copy's detours
+        record.__dict__.update(log_record.log_record.__dict__, context=_NO_CONTEXT)
+        readable = ReadableLogRecord(
+            record,
+            log_record.resource or Resource.get_empty(),
+            log_record.instrumentation_scope,
+            log_record.limits,
+        )
+        request = _requests.of_record()
+        if request is None or not request.takes(
+            self._deliver, readable, important=_is_error(readable)
+        ):
+            self._deliver(readable)
+
+    def _deliver(self, readable: ReadableLogRecord) -> None:
+        record = readable.log_record
+        if self.redirect is not None:
+            self.redirect(self._gate.shown.log(readable))
+        elif self._courier is not None:
+            try:
+                size = (
+                    _OVERHEAD + _values.weigh(record.body) + _values.weigh(record.attributes or {})
+                )
+            except Exception:
+                self._courier.lose("conversion_error")
+                return
+            self._courier.put(readable, size, important=_is_error(readable))
+
+    def shutdown(self) -> None:
+        """The couriers end together: see `telemetry.shutdown`."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Send what waits, within the time."""
+        return self._flush(timeout_millis / 1000)
+
+
+def _is_error(readable: ReadableLogRecord) -> bool:
+    number = readable.log_record.severity_number
+    return number is not None and number.value >= _ERROR_SEVERITY
+
+
+class FirstMeasurement(ExemplarFilter):
+    """
+    The exemplar filter of the environment, which also notices the first measurement in a process.
+
+    It is the one public hook that runs before a measurement is summed up, and so the place to add
+    the reader of this process: before it, a fork would copy the sums.
+    """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        name = os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER", "").strip().lower()
+        kinds = {"always_on": AlwaysOnExemplarFilter, "always_off": AlwaysOffExemplarFilter}
+        self._inner: ExemplarFilter = kinds.get(name, TraceBasedExemplarFilter)()
+        self._begin = begin
+        self._pid = 0
+
+    def should_sample(
+        self, value: float, time_unix_nano: int, attributes: Attributes, context: Context
+    ) -> bool:
+        """What the inner filter says."""
+        if self._pid != os.getpid():
+            _guarded(self._begin)
+            self._pid = os.getpid()
+        return self._inner.should_sample(value, time_unix_nano, attributes, context)
+
+
+class Reader(MetricReader):
+    """Collects when it is asked to; no thread, no exporter."""
+
+    def __init__(self, **preferences: Any) -> None:
+        super().__init__(**preferences)
+        self._data: MetricsData | None = None
+
+    def take(self, timeout_s: float) -> MetricsData | None:
+        """The state of all instruments."""
+        self._data = None
+        self.collect(timeout_millis=timeout_s * 1000)
+        return self._data
+
+    def _receive_metrics(
+        self,
+        metrics_data: MetricsData,
+        timeout_millis: float = 10_000,  # noqa: ARG002 - the SDK's signature
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        self._data = metrics_data
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Nothing to end."""
+
+
+class Ids(IdGenerator):
+    """The id generator of the provider, which a test's capture can exchange."""
+
+    def __init__(self, source: IdGenerator) -> None:
+        self.source = source
+
+    def generate_span_id(self) -> int:
+        """A span id."""
+        return self.source.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        """A trace id."""
+        return self.source.generate_trace_id()
+
+    def is_trace_id_random(self) -> bool:
+        """As the source says."""
+        return self.source.is_trace_id_random()

@@ -1,0 +1,109 @@
+"""
+One pace for all items of a run, and one pause when the other side asks for it.
+
+Starts are spaced evenly (the generic cell rate algorithm): `Rate(60, per=60)` is one per second,
+never sixty at once and then a minute of refusals. A `Retry-After` that one item was given holds
+back all of them, since it is the account that is over its limit and not the item. Waiting is in
+order of arrival and ends at once when the run stops.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+LONGEST_PAUSE_S: Final = 3600.0
+
+
+class Limiter:
+    """
+    Lets starts through.
+
+    Args:
+        interval_s: between two starts; 0 for no pace, only pauses.
+        burst: how many may start at once after a quiet time.
+        halt: set when the run stops.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        interval_s: float,
+        burst: int,
+        halt: asyncio.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval = interval_s
+        self._slack = interval_s * (burst - 1)
+        self._halt = halt
+        self._clock = clock
+        self._due = clock()
+        self._not_before = 0.0
+        self._turn = asyncio.Lock()
+
+    def cool_down(self, seconds: float) -> None:
+        """Start nothing for so long."""
+        if math.isfinite(seconds):
+            pause = min(max(seconds, 0.0), LONGEST_PAUSE_S)
+            self._not_before = max(self._not_before, self._clock() + pause)
+
+    @property
+    def free(self) -> bool:
+        """Whether items may start as they come: there is no pace, and nobody asked for a pause."""
+        return not self._interval and not self._not_before and not self._halt.is_set()
+
+    async def acquire(self) -> bool:
+        """Wait for a start; False when the run stopped first."""
+        if not self._turn.locked() and self._wait() <= 0:
+            return self._take()
+        async with self._turn:
+            while (wait := self._wait()) > 0:
+                if await paused(wait, self._halt):
+                    return False
+            return self._take()
+
+    def _wait(self) -> float:
+        now = self._clock()
+        return max(self._due - self._slack - now, self._not_before - now)
+
+    def _take(self) -> bool:
+        self._due = max(self._due, self._clock()) + self._interval
+        return not self._halt.is_set()
+
+
+async def paused(seconds: float, halt: asyncio.Event) -> bool:
+    """Sleep; True when the run stopped meanwhile."""
+    if not halt.is_set() and seconds > 0:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(halt.wait(), seconds)
+    return halt.is_set()
+
+
+def retry_after(error: Any) -> float | None:
+    """
+    Seconds that the other side asked to wait for.
+
+    Reads `error.retry_after`, else the Retry-After header of `error.response`, as seconds or as an
+    HTTP date: that is how the errors of httpx, requests, openai and anthropic carry it.
+    """
+    try:
+        given = getattr(error, "retry_after", None)
+        if given is None:
+            headers = getattr(getattr(error, "response", None), "headers", None)
+            given = (
+                None
+                if headers is None
+                else headers.get("retry-after") or headers.get("Retry-After")
+            )
+        if given is None or isinstance(given, bool):
+            return None
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = email.utils.parsedate_to_datetime(given).timestamp() - time.time()
+    except Exception:
+        return None
+    return min(max(seconds, 0.0), LONGEST_PAUSE_S) if math.isfinite(seconds) else None

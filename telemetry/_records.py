@@ -1,0 +1,94 @@
+"""
+What a stdlib LogRecord says, read safely: message, fields, ids, exception.
+
+Used by the OTel handler and by the line formats, so that both tell the same story. Fields are what
+the application added (`extra=`, keyword arguments of our logger). Ids in an application's own
+spelling (`user_id`) are renamed to the attribute (`user.id`) and become text; a field of a call
+wins over the id of the scope.
+"""
+
+import logging
+import re
+import threading
+from decimal import Decimal
+from typing import Any, Final
+
+from telemetry import _context, _values
+from telemetry._values import Value
+
+EVENT_NAME: Final = "otel.event.name"
+"""The key in `extra` that makes a record an event with that name."""
+FIELDS: Final = "_otelier_fields"
+"""Where our logger keeps fields whose names the LogRecord itself uses."""
+
+DIGITS: Final = 1000
+_WIDE = re.compile(r"%(?:\([^)]{0,99}\))?[-+ #0]*(?:[0-9]{5}|[0-9]{0,4}\.[0-9]{5}|[0-9.]{0,9}\*)")
+NESTED: Final = 4
+
+
+class Nesting(threading.local):
+    """
+    How many log calls and handlers of ours this thread is inside of.
+
+    A value whose own `__str__` logs the value would go on for ever, and double at each handler.
+    """
+
+    depth = 0
+
+
+nesting = Nesting()
+
+STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
+    "message",
+    "asctime",
+    "taskName",
+    FIELDS,
+    EVENT_NAME,
+}
+
+
+def message(record: logging.LogRecord) -> str:
+    """The formatted message; with a format that does not fit, what there is of it."""
+    try:
+        if record.args and not _reasonable(record.msg, record.args):
+            raise ValueError("as a format that does not fit")
+        whole = record.getMessage()
+    except Exception:
+        whole = f"{_values.text(record.msg)} {_values.clean(record.args)}"
+    return _values.bounded(whole, _values.BODY_TEXT)
+
+
+def _reasonable(text: Any, args: Any) -> bool:
+    """Whether formatting ends soon: `%.1000000000f` and `%d` of Decimal("1e999999") do not."""
+    if isinstance(text, str) and _WIDE.search(text):
+        return False
+    values: Any = args if type(args) is tuple else ()
+    if type(args) is dict and len(args) <= DIGITS:
+        values = args.values()
+    return not any(isinstance(value, Decimal) and value.adjusted() > DIGITS for value in values)
+
+
+def fields(record: logging.LogRecord) -> dict[str, Value]:
+    """The application's fields by attribute name, cleaned and bounded."""
+    own = record.__dict__
+    result: dict[str, Value] = {}
+    for source in (own, own.get(FIELDS) or {}):
+        for key, value in source.items():
+            if source is own and key in STANDARD:
+                continue
+            if len(result) >= _values.ITEMS - 32:
+                break
+            name = _context.ATTRIBUTE.get(key)
+            if name is None:
+                result[_values.text(key, _values.ID_TEXT)] = _values.clean(value)
+            elif value is not None:
+                result[name] = _values.text(value, _values.ID_TEXT)
+    return result
+
+
+def error(record: logging.LogRecord) -> BaseException | None:
+    """The exception that the record carries."""
+    info: Any = record.exc_info
+    if isinstance(info, tuple) and len(info) > 1 and isinstance(info[1], BaseException):
+        return info[1]
+    return None

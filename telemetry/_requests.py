@@ -1,0 +1,194 @@
+"""
+The request that runs, as the SDK's processors see it: its server span, and what becomes of its records.
+
+The server span belongs to somebody else (FastAPI, contrib's instrumentation), may start before or
+after our middleware runs, and ends when its owner says so. `EntrySpans` tells the request about it
+when it starts.
+
+Whether the records of a request are kept can depend on how it ends: a polling route is sampled,
+but its errors and slow requests are not. Such a request is `HELD`: its spans and log records wait
+here, at most `LIMIT` of them, until the end is known. Records of a silent route (health checks) go
+nowhere. All others pass without a stop.
+"""
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.trace import SpanKind
+
+from telemetry.attributes import EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, EXCEPTION_TYPE
+
+LIMIT: Final = 512
+"""A request with more records than this is kept: it is no poll."""
+TOLD: Final = "_otelier_told"
+"""The mark of an exception that has been recorded in full."""
+
+PASS, HELD, QUIET, SILENT = range(4)
+"""What becomes of a record: delivered, waits, dropped unless it is an error, dropped."""
+
+_MARK: Final = "_otelier_request"
+_EXCEPTIONS: Final = ("http.server.request.exception", "fastapi.websocket.exception")
+
+
+class Request:
+    """
+    One running request.
+
+    Args:
+        gate: PASS, HELD or SILENT.
+        rate: of a held request: how many of its kind to keep, 0 to 1.
+        entry: its server span, where that has started already.
+    """
+
+    __slots__ = ("_held", "_lock", "_rate", "entry", "error_type", "gate", "told")
+
+    def __init__(self, gate: int = PASS, rate: float = 1.0, entry: Any = None) -> None:
+        self.gate = gate
+        self.entry = entry
+        self.told = False
+        """Whether an exception of this request has been recorded in full."""
+        self.error_type: str | None = None
+        self._rate = rate
+        self._held: list[tuple[Callable[[Any], None], Any]] = []
+        self._lock = threading.Lock()
+        if entry is not None and gate != PASS:
+            setattr(entry, _MARK, self)
+
+    def started(self, span: Span) -> None:
+        """Notice a span of this request."""
+        if self.gate != PASS:
+            setattr(span, _MARK, self)
+        if self.entry is None and span.kind is SpanKind.SERVER:
+            self.entry = span
+
+    def takes(self, give: Callable[[Any], None], record: object, *, important: bool) -> bool:
+        """
+        Whether the record is dealt with here; else the caller delivers it.
+
+        Args:
+            give: delivers the record, later.
+            record: a span or a log record.
+            important: an error; it saves its request.
+        """
+        if self.gate == SILENT:
+            return True
+        if self.gate == QUIET:
+            return not important
+        with self._lock:
+            if self.gate == HELD and not important and len(self._held) < LIMIT:
+                self._held.append((give, record))
+                return True
+        self.keep()
+        return False
+
+    def keep(self) -> None:
+        """Deliver what waits, and all that follows."""
+        with self._lock:
+            if self.gate in (HELD, QUIET):
+                self.gate = PASS
+            held, self._held = self._held, []
+        for give, record in held:
+            give(record)
+
+    def settle(self, *, keep: bool) -> bool:
+        """Decide at the end of a held request; whether its records are kept."""
+        if self.gate == HELD:
+            if keep or self._chosen():
+                self.keep()
+            else:
+                with self._lock:
+                    self.gate = QUIET
+                    self._held.clear()
+        return self.gate == PASS
+
+    def _chosen(self) -> bool:
+        """By the trace id, so that services with the same rate choose the same traces."""
+        if self.entry is None:
+            return random.random() < self._rate
+        trace_id: int = self.entry.get_span_context().trace_id
+        return trace_id & (2**64 - 1) < round(self._rate * 2**64)
+
+
+current: ContextVar[Request | None] = ContextVar("otelier_running_request", default=None)
+
+
+class _Ending(threading.local):
+    """The span that this thread is ending: `on_end` gets a copy, which has no marks."""
+
+    span_id = 0
+    request: Request | None = None
+
+
+_ending = _Ending()
+
+
+def of_ended(span: ReadableSpan) -> Request | None:
+    """The request that an ended span belongs to, if its records do not just pass."""
+    request = _ending.request
+    if request is None or span.context is None or _ending.span_id != span.context.span_id:
+        return None
+    return request if request.gate != PASS else None
+
+
+def of_record() -> Request | None:
+    """The request that runs, if its records do not just pass."""
+    request = current.get()
+    return request if request is not None and request.gate != PASS else None
+
+
+class EntrySpans(SpanProcessor):
+    """Tells requests about their spans."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
+        """Tell the request that runs."""
+        request = current.get()
+        if request is not None:
+            request.started(span)
+
+    def _on_ending(self, span: Span) -> None:
+        _ending.request = getattr(span, _MARK, None)
+        if _ending.request is not None:
+            _ending.span_id = span.get_span_context().span_id
+
+
+class EntryLogs(LogRecordProcessor):
+    """
+    Takes the exception records of FastAPI's own telemetry into account.
+
+    Each exception is told in full once: by FastAPI, unless a block further in has told it, and
+    then not again by our middleware.
+    """
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        """Notice the exception, or leave its text out."""
+        record: Any = log_record.log_record
+        if record.event_name not in _EXCEPTIONS:
+            return
+        error = getattr(record, "exception", None)
+        request = current.get()
+        if request is not None:
+            request.told = True
+            request.error_type = record.attributes.get(EXCEPTION_TYPE)
+        if error is None:
+            return
+        if getattr(error, TOLD, False):
+            record.exception = None
+            for name in (EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE):
+                record.attributes.pop(name, None)
+        else:
+            with contextlib.suppress(Exception):  # no room for a mark: it may be told again
+                setattr(error, TOLD, True)
+
+    def shutdown(self) -> None:
+        """Nothing to end."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002 - the SDK's signature
+        """Nothing waits here."""
+        return True

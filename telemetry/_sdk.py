@@ -1,0 +1,70 @@
+"""
+Every private name of the OpenTelemetry packages that we lean on, in one place.
+
+The versions are pinned exactly; when the pin moves, this is the file to check.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS_KEY
+from opentelemetry.context import attach, get_value, set_value
+
+__all__ = [
+    "SUPPRESS_KEY",
+    "forget_readers",
+    "has_exporters",
+    "has_observables",
+    "pass_metrics",
+    "suppress",
+    "suppressed",
+]
+
+
+def suppress() -> None:
+    """From here on, this thread's work is our own and must not be instrumented."""
+    attach(set_value(SUPPRESS_KEY, True))
+
+
+def suppressed() -> bool:
+    """Whether the running code is an exporter's, so that its logs are about us."""
+    return bool(get_value(SUPPRESS_KEY))
+
+
+def has_observables(meter_provider: Any) -> bool:
+    """Whether somebody registered a callback: then metrics exist without any measurement."""
+    return bool(meter_provider._measurement_consumer._async_instruments)  # noqa: SLF001 - see above
+
+
+def has_exporters(provider: Any) -> bool:
+    """Whether a provider that somebody else has made has processors or readers already."""
+    for name in ("_active_span_processor", "_multi_log_record_processor"):
+        processors = getattr(provider, name, None)
+        if processors is not None:
+            found = getattr(processors, "_span_processors", ())
+            return bool(found or getattr(processors, "_log_record_processors", ()))
+    return bool(getattr(provider, "_all_metric_readers", ()))
+
+
+def pass_metrics(meter_provider: Any, through: Callable[[Any], Any]) -> None:
+    """Let what any reader of this provider collects go through a function first."""
+    consumer = meter_provider._measurement_consumer  # noqa: SLF001 - see above
+    collect = consumer.collect
+
+    def collected(*args: Any, **kwargs: Any) -> Any:
+        return through(collect(*args, **kwargs))
+
+    consumer.collect = collected
+
+
+def forget_readers(meter_provider: Any) -> None:
+    """
+    Drop all metric readers and what they have summed up, with new locks.
+
+    A forked child inherits sums, which would count twice, and locks that a thread of the parent
+    may hold for ever (opentelemetry-python#3307, #3885).
+    """
+    consumer = meter_provider._measurement_consumer  # noqa: SLF001 - see above
+    consumer._lock = threading.Lock()  # noqa: SLF001 - see above
+    consumer._reader_storages = {}  # noqa: SLF001 - see above

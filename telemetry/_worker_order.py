@@ -1,0 +1,414 @@
+"""
+One order in a worker's hands, from the message to the audit record.
+
+The block attaches the sender's trace, opens the span, binds the ids, and takes all of that back at
+its end, whatever happened in between. Everything is recorded at the end and inside the block's
+scope, so that the record, the exception and the exemplar point at the span; statistics are written
+after it, since they are about no single order.
+
+A block that was entered before a fork and left in the child is recorded by the parent alone.
+"""
+
+import functools
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach, get_current
+
+from telemetry import _context, _diagnostics, _events, _records, _spans, _values
+from telemetry import _worker_headers as travelling
+from telemetry import _worker_numbers as numbers
+from telemetry import attributes as names
+from telemetry._values import Value
+from telemetry._worker_core import Core, fault
+
+NOTED: Final = 100
+_SUCCESS, _FAILURE, _CANCELLED = numbers.OUTCOMES
+_CONSUMER, _INTERNAL = trace.SpanKind.CONSUMER, trace.SpanKind.INTERNAL
+_tracer = functools.cache(functools.partial(trace.get_tracer, "telemetry"))
+_FACTS: Final = {
+    "retry": names.ORDER_RETRY_COUNT,
+    "fallback": names.ORDER_FALLBACKS,
+    "pool_error": names.ORDER_POOL_ERRORS,
+}
+
+
+class Order:
+    """
+    The processing of one order; made by `Worker.order`, used once.
+
+    Args:
+        core: of the worker that processes it.
+        ids: of the order, by the keywords of `log_context`.
+        symbol: the instrument.
+        order_type: what kind of order it is.
+        headers: of the message.
+        fields: of the span and the records.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_core",
+        "_facts",
+        "_failure",
+        "_fields",
+        "_headers",
+        "_ids",
+        "_notes",
+        "_numbers",
+        "_pid",
+        "_scope",
+        "_span",
+        "_symbol",
+        "_timings",
+        "_token",
+        "_type",
+        "_wait",
+    )
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        ids: dict[str, object],
+        symbol: object,
+        order_type: object,
+        headers: Mapping[Any, Any] | None,
+        fields: dict[str, object],
+    ) -> None:
+        self._core = core
+        self._ids = ids
+        self._symbol = symbol
+        self._type = order_type
+        self._headers = headers
+        self._fields = fields
+        self._pid = 0
+        self._begun = 0.0
+        self._numbers: numbers.Numbers | None = None
+        self._span: trace.Span = trace.INVALID_SPAN
+        self._token: Any = None
+        self._scope: _context.log_context | None = None
+        self._facts: dict[str, Value] = {}
+        self._timings: dict[str, float] = {}
+        self._notes: dict[str, list[str]] = {}
+        self._wait: float | None = None
+        self._failure: tuple[object, str] | None = None
+
+    @property
+    def span(self) -> trace.Span:
+        """The OpenTelemetry span of this order."""
+        return self._span
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that this order is told in, as hex."""
+        return trace.format_trace_id(self._span.get_span_context().trace_id)
+
+    def add(self, **fields: object) -> None:
+        """Add fields to the span and the records at the end; numbers stay numbers."""
+        self._fields.update(fields)
+
+    def inject(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        """As `Worker.inject`."""
+        return travelling.inject(headers)
+
+    @contextmanager
+    def timing(self, step: str, *, span: bool = False) -> Iterator[None]:
+        """
+        Time a step; when it ends well it also counts, if the role has a counter for it.
+
+        Args:
+            step: its name, one of few: `margin_calculation`.
+            span: make it a span of its own as well.
+        """
+        own = _spans.span(step) if span else None
+        if own is not None:
+            own.__enter__()
+        begun = time.perf_counter()
+        raised: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            raised = error
+            raise
+        finally:
+            self._timed(step, time.perf_counter() - begun, well=raised is None)
+            if own is not None:
+                own.__exit__(None, raised, None)
+
+    def count(self, counter: str, number: int = 1) -> None:
+        """Add to a counter of the role, also if the order fails later: `order.count("sl_cancels")`."""
+        try:
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                text = f"count({_values.text(counter, 100)}) takes a whole number, 0 or more"
+                _diagnostics.say("count", text)
+                return
+            found = self._core.here()
+            with found.ledger.lock:
+                self._core.count(found, numbers.name(counter), number)
+        except Exception as error:
+            fault("count", error)
+
+    def retry(self, reason: object, *, error: BaseException | None = None) -> None:
+        """An attempt is repeated: counted by reason, and told as a WARNING."""
+        self._note("retry", self._core.note("retry", reason, error))
+
+    def fallback(self, target: object, *, error: BaseException | None = None) -> None:
+        """Something else is used, such as the database instead of the cache: counted and told."""
+        self._note("fallback", self._core.note("fallback", target, error))
+
+    def pool_error(self, error: BaseException | None = None, *, pool: object = "redis") -> None:
+        """A connection pool failed: counted, and told as an ERROR for the shared error file."""
+        self._note("pool_error", self._core.note("pool_error", pool, error))
+
+    def fail(self, error: object, *, error_type: str | None = None) -> None:
+        """
+        Say that the order failed, without raising.
+
+        Args:
+            error: an exception that was handled (it is recorded with its stack), or a text.
+            error_type: a label, one of few; the exception's class by default.
+        """
+        kind = _spans.error_type(error) if isinstance(error, BaseException) else numbers.OTHER
+        self._failure = (error, error_type or kind)
+
+    # --- the block ---
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except Exception as error:
+            fault("order", error)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        stack: TracebackType | None,
+    ) -> None:
+        self._end(error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        stack: TracebackType | None,
+    ) -> None:
+        self._end(error)
+
+    def _start(self) -> None:
+        if self._pid:
+            _diagnostics.say("order", "an order block was entered twice: make one for each order")
+            return
+        core = self._core
+        numbers.instruments()
+        found = core.here()
+        self._pid, self._begun = found.pid, time.perf_counter()
+        context, links = self._arrive()
+        ids = self._ids
+        before = _context.effective(context)
+        if ids.get("correlation_id") is None and names.CORRELATION_ID not in before:
+            ids["correlation_id"] = _context.new_correlation_id()
+        facts = self._facts = dict(core.facts)
+        if self._symbol is not None:
+            facts[names.ORDER_SYMBOL] = _values.text(self._symbol, _values.ID_TEXT)
+        if self._type is not None:
+            facts[names.ORDER_TYPE] = self._type = _values.text(self._type, _values.ID_TEXT)
+        self._span = _tracer().start_span(
+            f"process {core.name}",
+            context,
+            kind=_INTERNAL if self._headers is None else _CONSUMER,
+            attributes=facts,
+            links=links,
+        )
+        self._token = attach(trace.set_span_in_context(self._span, context))
+        self._scope = _context.log_context(**ids).__enter__()
+        if before:  # the span was stamped with the ids of before when it started
+            self._span.set_attributes(_context.effective())
+        with found.ledger.lock:
+            found.active += 1
+            found.ledger.active += 1
+        self._numbers = found
+
+    def _arrive(self) -> tuple[Context, list[trace.Link] | None]:
+        """What the headers bring: trace and baggage, ids, the time of sending."""
+        here = get_current()
+        if self._headers is None:
+            return here, None
+        try:
+            carrier = travelling.read(self._headers)
+        except Exception as error:
+            fault("headers", error)
+            return here, None
+        self._wait = travelling.waited(carrier)
+        for keyword, value in travelling.ids(carrier).items():
+            if self._ids.get(keyword) is None:
+                self._ids[keyword] = value
+        arrived = propagate.extract(carrier, here)
+        if not self._core.link:
+            return arrived, None
+        own = trace.get_current_span(here)
+        remote = trace.get_current_span(arrived).get_span_context()
+        linked = remote.is_valid and remote != own.get_span_context()
+        return trace.set_span_in_context(own, arrived), [trace.Link(remote)] if linked else None
+
+    def _end(self, error: BaseException | None) -> None:
+        found, self._numbers = self._numbers, None
+        mine = found is not None and found.pid == os.getpid()
+        try:
+            if found is not None and mine:
+                self._finish(found, error)
+        except Exception as failure:
+            fault("order", failure)
+        finally:
+            self._leave()
+        try:
+            if found is not None and mine:
+                self._core.written(found)
+        except Exception as failure:
+            fault("statistics", failure)
+
+    def _leave(self) -> None:
+        """Put back the scope and the trace of before."""
+        token, self._token = self._token, None
+        scope, self._scope = self._scope, None
+        try:
+            if scope is not None:
+                scope.__exit__(None, None, None)
+            if token is not None:
+                detach(token)
+        except Exception as failure:
+            fault("order", failure)
+
+    def _finish(self, found: numbers.Numbers, error: BaseException | None) -> None:
+        seconds = time.perf_counter() - self._begun
+        problem, error_type, outcome = self._judge(error)
+        if error_type is not None:
+            error_type = found.ledger.label("error_type", _values.text(error_type))
+        self._record(found, outcome, error_type, seconds)
+        facts = self._told(outcome, error_type, seconds)
+        try:
+            self._emit(found, problem, outcome, facts)
+        finally:
+            self._span.end()
+
+    def _emit(
+        self, found: numbers.Numbers, problem: object, outcome: str, facts: dict[str, Value]
+    ) -> None:
+        """The end of the order, on its span and as records."""
+        core = self._core
+        self._span.set_attributes(facts)
+        event = core.role.event
+        if outcome == _FAILURE:
+            event = names.ORDER_FAILED
+            self._span.set_status(trace.StatusCode.ERROR)
+            self._tell(problem, {**self._facts, **facts})
+        elif outcome == _CANCELLED:
+            event = names.ORDER_INTERRUPTED
+        _events.audit(
+            event,
+            **{
+                **self._facts,
+                **facts,
+                names.ORDER_WORKER_INSTANCE: found.instance,
+                names.ORDER_SEQUENCE: found.next_sequence(),
+            },
+        )
+
+    def _judge(self, error: BaseException | None) -> tuple[object, str | None, str]:
+        """What went wrong, its label, and the outcome."""
+        if error is None:
+            return (None, None, _SUCCESS) if self._failure is None else (*self._failure, _FAILURE)
+        outcome = _FAILURE if isinstance(error, Exception) else _CANCELLED
+        return error, _spans.error_type(error), outcome
+
+    def _record(
+        self, found: numbers.Numbers, outcome: str, error_type: str | None, seconds: float
+    ) -> None:
+        """Count the order, for the statistics and for the metrics."""
+        core, ledger = self._core, found.ledger
+        with ledger.lock:
+            found.active -= 1
+            ledger.active -= 1
+            found.tally(numbers.PROCESSED)
+            found.tally(f"{outcome}_count")
+            found.total.sample(seconds)
+            found.window.sample(seconds)
+            ledger.add(names.ORDER_PROCESS_OUTCOMES, outcome)
+            if outcome == _SUCCESS:
+                core.count(found, core.role.done)
+                if self._type in core.role.types:
+                    core.count(found, core.role.types[str(self._type)])
+        labels = {**ledger.labels, names.ORDER_OUTCOME: outcome}
+        if error_type is not None:
+            labels[names.ERROR_TYPE] = error_type
+        durations, waits = numbers.instruments()
+        durations.record(seconds, labels)
+        if self._wait is not None:
+            waits.record(self._wait, ledger.labels)
+
+    def _told(self, outcome: str, error_type: str | None, seconds: float) -> dict[str, Value]:
+        """What the end of the order adds to the span and to the records."""
+        facts: dict[str, Value] = {
+            names.ORDER_OUTCOME: outcome,
+            names.ORDER_PROCESSING_TIME_MS: round(seconds * 1000, 3),
+        }
+        if self._wait is not None:
+            facts[names.ORDER_WAIT_MS] = round(self._wait * 1000, 3)
+        if self._timings:
+            facts[names.ORDER_TIMINGS] = dict(self._timings)
+        for kind, labels in self._notes.items():
+            facts[_FACTS[kind]] = labels if kind == "fallback" else len(labels)
+        if error_type is not None:
+            facts[names.ERROR_TYPE] = error_type
+        for key, value in _values.fields(self._fields).items():
+            name = _context.ATTRIBUTE.get(key, key)
+            if name not in self._facts and value is not None:  # ours cannot be overwritten
+                facts.setdefault(name, value)
+        return facts
+
+    def _tell(self, problem: object, facts: dict[str, Value]) -> None:
+        """One ERROR record, with the stack unless somebody has told the exception before."""
+        fields: dict[str, Any] = {**facts, names.ORDER_WORKER_ERRORS: self._core.errors}
+        stack = None
+        if isinstance(problem, BaseException):
+            fields[_records.EVENT_NAME] = names.ORDER_EXCEPTION
+            stack = None if _spans.told(problem) else problem
+            text = f"order failed: {_spans.error_type(problem)}: {_values.text(problem, 1000)}"
+        else:
+            fields[_records.EVENT_NAME] = names.ORDER_FAILURE
+            text = f"order failed: {_values.text(problem, 1000)}"
+        self._core.logger.error(text, extra=fields, exc_info=stack, stacklevel=6)
+
+    def _note(self, kind: str, label: str | None) -> None:
+        """Remember a retry, a fallback or a pool error for the end."""
+        if label is not None:
+            labels = self._notes.setdefault(kind, [])
+            if len(labels) < NOTED:
+                labels.append(label)
+
+    def _timed(self, step: object, seconds: float, *, well: bool) -> None:
+        try:
+            core = self._core
+            found = core.here()
+            label = found.ledger.label("step", _values.text(step, _values.ID_TEXT))
+            key = f"{label}_time_ms"
+            self._timings[key] = round(self._timings.get(key, 0.0) + seconds * 1000, 3)
+            with found.ledger.lock:
+                found.window.step(label, seconds)
+                found.total.step(label, seconds)
+                found.ledger.add(names.ORDER_STEP_RUNS, label)
+                found.ledger.add(names.ORDER_STEP_TIME, label, seconds)
+                if well and label in core.role.steps:
+                    core.count(found, core.role.steps[label])
+        except Exception as error:
+            fault("timing", error)

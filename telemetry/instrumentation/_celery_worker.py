@@ -1,0 +1,95 @@
+"""
+The life of a worker's processes: what starts in each, and what is sent before each one ends.
+
+Children of the prefork pool leave by `os._exit`, so no exit hook runs in them. Celery's
+`worker_process_shutdown` does, also when a child is recycled, and billiard then waits one second
+before it leaves: that second is the budget. The main process ends by its exit hook as any program,
+and sends once more at `worker_shutdown`, since a supervisor may kill it soon after.
+
+Nothing is started here: providers are inherited, and threads, connections and metric readers begin
+at the first record of each process.
+
+gevent and eventlet replace threads and locks under a library that has already made some; records
+would be sent from greenlets that a busy task never yields to, and a wait could stop the whole
+worker. A worker with these pools therefore runs without telemetry, and says so.
+"""
+
+import os
+import sys
+from typing import Any, Final
+
+from telemetry import _attach, _diagnostics, _setup
+from telemetry.instrumentation import (
+    _celery_logs,
+    _celery_message,
+    _celery_metrics,
+    _celery_parent,
+    _celery_publish,
+)
+from telemetry.instrumentation._celery_options import guarded
+
+FLUSH_S: Final = 1.0
+GREEN: Final = ("gevent", "eventlet")
+_NAMES: Final = {"processes": "prefork", "thread": "threads"}
+
+
+@guarded("worker start")
+def worker_init(sender: Any = None, **_: Any) -> None:
+    """Receiver of `worker_init`, in the main process."""
+    pool = getattr(sender, "pool_cls", "")
+    name = pool if isinstance(pool, str) else pool.__module__.rpartition(".")[2]
+    name = _NAMES.get(name, name)
+    if name in GREEN or any(_patches_threads(library) for library in GREEN):
+        _refuse(name)
+        return
+    _celery_message.pool = name
+
+
+@guarded("worker ready")
+def worker_ready(**_: Any) -> None:
+    """Receiver of `worker_ready`, in the main process."""
+    _celery_logs.ensure()
+    _celery_metrics.observe_active()
+
+
+@guarded("process start")
+def process_init(**_: Any) -> None:
+    """Receiver of `worker_process_init`, in each child."""
+    _celery_publish.finish(None)
+    _celery_parent.forget()
+    _attach.ensure()
+    _celery_logs.ensure()
+
+
+@guarded("process end")
+def process_shutdown(**_: Any) -> None:
+    """Receiver of `worker_process_shutdown`, in each child; and of `worker_shutdown`."""
+    pipeline = _setup.pipeline()
+    if pipeline is not None and not _setup.flush(min(FLUSH_S, pipeline.settings.exit_timeout)):
+        pipeline.set_aside()
+
+
+def _patches_threads(library: str) -> bool:
+    monkey = sys.modules.get(f"{library}.monkey") or sys.modules.get(f"{library}.patcher")
+    if monkey is None:
+        return False
+    for question in ("is_module_patched", "is_monkey_patched"):
+        ask = getattr(monkey, question, None)
+        if ask is not None and (ask("threading") or ask("thread")):
+            return True
+    return False
+
+
+def _refuse(name: str) -> None:
+    from telemetry.instrumentation import celery  # noqa: PLC0415 - it imports this module
+
+    _diagnostics.say(
+        "celery pool",
+        f"the pool {name} is not supported: threads are replaced under the running library."
+        " This worker runs without telemetry; use --pool=prefork or --pool=threads",
+        level="error",
+        always=True,
+    )
+    celery.uninstrument()
+    os.environ["OTEL_SDK_DISABLED"] = "true"
+    _setup.shutdown(0)

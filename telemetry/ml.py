@@ -1,0 +1,31 @@
+"""
+Machine learning and risk scores: inferences, ensembles, drift.
+
+    from telemetry import ml
+
+    with ml.inference(model="wallet-risk", version="2025-10") as run:
+        with run.stage("predict"):
+            run.score, run.confidence = model.predict(row)
+
+The public names only; docs/ml.md explains them with examples that run. The code is in
+`_inference` (one call of a model), `_ensemble` and `_scoring` (a blended score, and what it leaves
+behind), `_psi` (drift from bucket counts), `_subjects` (hashed ids), `_ml_metrics` (instruments).
+"""
+
+from telemetry._ensemble import Ensemble, Evaluation, current_evaluation
+from telemetry._inference import Inference, current_inference, inference
+from telemetry._psi import Drift, psi
+from telemetry._subjects import pseudonym, shorten
+
+__all__ = [
+    "Drift",
+    "Ensemble",
+    "Evaluation",
+    "Inference",
+    "current_evaluation",
+    "current_inference",
+    "inference",
+    "pseudonym",
+    "psi",
+    "shorten",
+]
