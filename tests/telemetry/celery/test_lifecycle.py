@@ -150,7 +150,8 @@ def test_retries_are_told_with_delay_and_reason(sink, ids):
         assert facts["celery.task.reason"] == "not yet"
         assert [key for key in facts if key.startswith("exception.")] == []
     spans = sink.runs(task_id, 3)
-    assert [span["attributes"]["celery.task.retries"] for span in spans] == [0, 1, 2]
+    # The attempts may run in different children, whose exports arrive in any order.
+    assert sorted(span["attributes"]["celery.task.retries"] for span in spans) == [0, 1, 2]
     assert [span["status"] for span in spans] == ["UNSET"] * 3
 
 
