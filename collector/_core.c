@@ -9,6 +9,9 @@
  * step that bounds a collector. Without a compiler collector/_schema.py does the same in Python;
  * one property test holds the two together.
  *
+ * survey(shapes, root, metrics, data, groups, items, elements) walks the same way and makes nothing:
+ * it counts what a parser would have to make. Its twin is in collector/_otlp_survey.py.
+ *
  * Any bytes are safe: lengths are checked against the end of their message, depth is bounded, and
  * what is not valid protobuf raises ValueError. Merging follows the protobuf encoding guide:
  * the last scalar wins, repeated fields collect, a message that comes twice is merged.
@@ -21,11 +24,16 @@
 
 enum kind {
     UINT, INT, SINT, BOOLEAN, ENUM, FIXED64, SFIXED64, FIXED32, DOUBLE,
-    STRING, HEX, MESSAGE, ATTRIBUTES, ANY, KINDS
+    STRING, HEX, MESSAGE, ATTRIBUTES, ANY, UINT32, SINT32, KINDS
 };
 
+static const uint8_t wire_of[KINDS] = {
+    [FIXED64] = 1, [SFIXED64] = 1, [DOUBLE] = 1, [FIXED32] = 5, [STRING] = 2, [HEX] = 2,
+    [MESSAGE] = 2, [ATTRIBUTES] = 2, [ANY] = 2,
+}; /* the others are varints: 0 */
+
 #define MAX_FIELD 64
-#define MAX_DEPTH 100
+#define MAX_DEPTH 128 /* more than any parser of protobuf lets through, see _otlp_wire.DEEPEST */
 #define KEY_CACHE 512 /* power of two */
 #define KEY_LONGEST 48
 
@@ -53,12 +61,13 @@ static int malformed(const char *why)
     return -1;
 }
 
-static int read_varint(cursor *c, uint64_t *out)
+/* 0, 1: it runs over the end, 2: it is too long */
+static int scan_varint(cursor *c, uint64_t *out)
 {
     uint64_t value = 0;
     for (int shift = 0; shift < 70; shift += 7) {
         if (c->at >= c->end)
-            return malformed("a number runs over the end");
+            return 1;
         uint8_t byte = *c->at++;
         value |= (uint64_t)(byte & 127) << (shift < 64 ? shift : 63);
         if (byte < 128) {
@@ -66,7 +75,16 @@ static int read_varint(cursor *c, uint64_t *out)
             return 0;
         }
     }
-    return malformed("a number is longer than ten bytes");
+    return 2;
+}
+
+static int read_varint(cursor *c, uint64_t *out)
+{
+    switch (scan_varint(c, out)) {
+    case 0: return 0;
+    case 1: return malformed("a number runs over the end");
+    default: return malformed("a number is longer than ten bytes");
+    }
 }
 
 static int read_span(cursor *c, cursor *inner)
@@ -92,15 +110,28 @@ static int read_fixed(cursor *c, void *out, size_t size)
     return 0;
 }
 
-static int skip(cursor *c, unsigned wire)
+static int skip(cursor *c, uint64_t field, unsigned wire)
 {
-    uint64_t ignored;
+    uint64_t ignored, tag = 0;
     cursor inner;
     uint8_t sink[8];
     switch (wire) {
     case 0: return read_varint(c, &ignored);
     case 1: return read_fixed(c, sink, 8);
     case 2: return read_span(c, &inner);
+    case 3: /* a group, which OTLP does not use: up to its end, with what is in it */
+        if (++c->depth > MAX_DEPTH)
+            return malformed("nested too deeply");
+        for (;;) {
+            if (read_varint(c, &tag) < 0)
+                return -1;
+            if ((tag & 7) == 4)
+                break;
+            if (skip(c, tag >> 3, tag & 7) < 0)
+                return -1;
+        }
+        c->depth--;
+        return tag >> 3 == field ? 0 : malformed("a group that ends as another one");
     case 5: return read_fixed(c, sink, 4);
     default: return malformed("a wire type that OTLP does not use");
     }
@@ -189,7 +220,7 @@ static int attribute(PyObject *into, cursor *c)
             Py_XDECREF(value);
             if (!(value = any_value(&inner)))
                 goto fail;
-        } else if (skip(c, tag & 7) < 0)
+        } else if (skip(c, tag >> 3, (unsigned)(tag & 7)) < 0)
             goto fail;
     }
     if (!key && !(key = PyUnicode_FromStringAndSize("", 0)))
@@ -213,7 +244,7 @@ static PyObject *array_value(cursor *c)
         if (read_varint(c, &tag) < 0)
             goto fail;
         if (tag != 0x0a) {
-            if (skip(c, tag & 7) < 0)
+            if (skip(c, tag >> 3, (unsigned)(tag & 7)) < 0)
                 goto fail;
             continue;
         }
@@ -240,7 +271,7 @@ static PyObject *kvlist_value(cursor *c)
         if (read_varint(c, &tag) < 0)
             goto fail;
         if (tag != 0x0a) {
-            if (skip(c, tag & 7) < 0)
+            if (skip(c, tag >> 3, (unsigned)(tag & 7)) < 0)
                 goto fail;
             continue;
         }
@@ -301,7 +332,7 @@ static PyObject *any_value(cursor *c)
                 : PyObject_CallFunction(binary_type, "y#", inner.at, (Py_ssize_t)(inner.end - inner.at));
             break;
         default:
-            if (skip(c, tag & 7) < 0)
+            if (skip(c, tag >> 3, (unsigned)(tag & 7)) < 0)
                 goto fail;
             continue;
         }
@@ -319,19 +350,12 @@ fail:
 static int decode_into(PyObject *into, const schema *s, cursor *c);
 
 /* One scalar off the wire. `is_default` tells proto3's implicit absence. */
-static PyObject *scalar(const struct field *f, unsigned wire, cursor *c, int *is_default)
+static PyObject *scalar(const struct field *f, cursor *c, int *is_default)
 {
     uint64_t bits = 0;
     uint32_t half;
     double real;
     cursor inner;
-    static const uint8_t expected[KINDS] = {
-        [FIXED64] = 1, [SFIXED64] = 1, [DOUBLE] = 1, [FIXED32] = 5, [STRING] = 2, [HEX] = 2, [ANY] = 2,
-    };
-    if (wire != expected[f->kind]) {
-        malformed("a field has the wrong wire type");
-        return NULL;
-    }
     switch (f->kind) {
     case FIXED64: case SFIXED64:
         if (read_fixed(c, &bits, 8) < 0)
@@ -360,10 +384,12 @@ static PyObject *scalar(const struct field *f, unsigned wire, cursor *c, int *is
     }
     if (read_varint(c, &bits) < 0)
         return NULL;
+    if (f->kind == UINT32 || f->kind == SINT32)
+        bits &= 0xFFFFFFFF;
     *is_default = bits == 0;
     switch (f->kind) {
     case INT: return PyLong_FromLongLong((int64_t)bits);
-    case SINT: return PyLong_FromLongLong((int64_t)(bits >> 1) ^ -(int64_t)(bits & 1));
+    case SINT: case SINT32: return PyLong_FromLongLong((int64_t)(bits >> 1) ^ -(int64_t)(bits & 1));
     case BOOLEAN: return PyBool_FromLong(bits != 0);
     case ENUM: {
         long long code = (int32_t)bits;
@@ -398,8 +424,6 @@ static int one_field(PyObject *into, const struct field *f, unsigned wire, curso
     PyObject *place;
     int is_default;
     if (f->kind == ATTRIBUTES || f->kind == MESSAGE) {
-        if (wire != 2)
-            return malformed("a field has the wrong wire type");
         if (read_span(c, &inner) < 0 || !(place = container(into, f->key, f->repeated && f->kind == MESSAGE)))
             return -1;
         if (f->kind == ATTRIBUTES)
@@ -412,7 +436,7 @@ static int one_field(PyObject *into, const struct field *f, unsigned wire, curso
         return done;
     }
     if (!f->repeated) {
-        PyObject *value = scalar(f, wire, c, &is_default);
+        PyObject *value = scalar(f, c, &is_default);
         if (!value)
             return -1;
         int done = 0;
@@ -425,17 +449,14 @@ static int one_field(PyObject *into, const struct field *f, unsigned wire, curso
         Py_DECREF(value);
         return done;
     }
+    int packed = wire != wire_of[f->kind];
+    if (packed && (read_span(c, &inner) < 0 || inner.at == inner.end))
+        return PyErr_Occurred() ? -1 : 0;
     if (!(place = container(into, f->key, 1)))
         return -1;
-    int packed = wire == 2 && f->kind != STRING && f->kind != HEX && f->kind != ANY;
-    if (packed) {
-        if (read_span(c, &inner) < 0)
-            return -1;
-        wire = f->kind == FIXED64 || f->kind == SFIXED64 || f->kind == DOUBLE ? 1 : f->kind == FIXED32 ? 5 : 0;
-    }
     cursor *source = packed ? &inner : c;
     while (!packed || source->at < source->end) {
-        PyObject *value = scalar(f, wire, source, &is_default);
+        PyObject *value = scalar(f, source, &is_default);
         if (!value)
             return -1;
         int done = PyList_Append(place, value);
@@ -458,10 +479,12 @@ static int decode_into(PyObject *into, const schema *s, cursor *c)
         unsigned wire = tag & 7;
         if (field == 0)
             return malformed("field number 0");
-        if (field >= MAX_FIELD || !s->fields[field].key) {
-            if (skip(c, wire) < 0)
+        const struct field *f = field < MAX_FIELD ? &s->fields[field] : NULL;
+        /* A field whose wire type is another one is an unknown field, as for every parser. */
+        if (!f || !f->key || (wire != wire_of[f->kind] && !(wire == 2 && f->repeated))) {
+            if (skip(c, field, wire) < 0)
                 return -1;
-        } else if (one_field(into, &s->fields[field], wire, c) < 0)
+        } else if (one_field(into, f, wire, c) < 0)
             return -1;
     }
     return 0;
@@ -565,7 +588,201 @@ static PyObject *py_setup(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* --- survey --- */
+
+#define MAX_TYPES 64
+#define SURVEY_DEPTH 100 /* as _otlp_survey.DEEPEST */
+
+enum role { PLAIN, KEY_VALUE, ANY_VALUE };
+enum { GOES_ON, BROKEN, OVER, ODD }; /* ODD: left to the Python twin */
+enum { RESOURCES, SCOPES, ITEMS, POINTS, ELEMENTS, FIELDS, LARGEST, ATTRIBUTES_OF_ONE, KEY, VALUE, COUNTS };
+enum { REQUEST, GROUP, SCOPE, METRIC, DATA, INSIDE }; /* where in the tree a message is */
+
+typedef struct {
+    struct { uint8_t role, child[MAX_FIELD]; } types[MAX_TYPES]; /* child: number of its type + 1 */
+} shapes;
+
+typedef struct {
+    const shapes *shapes;
+    int metrics;
+    unsigned long long groups, items, elements; /* limits */
+    uint64_t found[COUNTS];
+} tally;
+
+static void at_least(uint64_t *place, uint64_t value)
+{
+    if (value > *place)
+        *place = value;
+}
+
+/* Count a message that stands in another one, and say where in the tree it is. */
+static int count(tally *t, int level, uint64_t field, uint64_t size, int *place)
+{
+    *place = INSIDE;
+    if (++t->found[ELEMENTS] > t->elements)
+        return OVER;
+    if (level == REQUEST && field == 1) {
+        *place = GROUP;
+        return ++t->found[RESOURCES] > t->groups ? OVER : GOES_ON;
+    }
+    if (level == GROUP && field == 2) {
+        *place = SCOPE;
+        return ++t->found[SCOPES] > t->groups ? OVER : GOES_ON;
+    }
+    if (level == SCOPE && field == 2) {
+        if (t->metrics)
+            *place = METRIC;
+        else
+            at_least(&t->found[LARGEST], size);
+        return ++t->found[ITEMS] > t->items ? OVER : GOES_ON;
+    }
+    if (level == METRIC && (field == 5 || field == 7 || (field >= 9 && field <= 11)))
+        *place = DATA;
+    else if (level == DATA && field == 1) {
+        at_least(&t->found[LARGEST], size);
+        return ++t->found[POINTS] > t->items ? OVER : GOES_ON;
+    } else if (level == GROUP || level == SCOPE)
+        at_least(&t->found[LARGEST], size);
+    return GOES_ON;
+}
+
+static int walk(tally *t, int type, int level, cursor c)
+{
+    const uint8_t *child = t->shapes->types[type].child;
+    int role = t->shapes->types[type].role;
+    uint64_t attributes = 0;
+    while (c.at < c.end) {
+        uint64_t tag, size = 0;
+        if (scan_varint(&c, &tag) || tag < 8 || tag > 0xFFFFFFFF)
+            return BROKEN;
+        unsigned wire = tag & 7;
+        uint64_t field = tag >> 3;
+        if (wire == 0) {
+            if (scan_varint(&c, &size))
+                return BROKEN;
+        } else {
+            if (wire == 2 ? scan_varint(&c, &size) : wire != 1 && wire != 5)
+                return wire == 2 ? BROKEN : ODD;
+            if (wire != 2)
+                size = wire == 1 ? 8 : 4;
+            if (size > (uint64_t)(c.end - c.at))
+                return BROKEN;
+            c.at += size;
+        }
+        int below = wire == 2 && field < MAX_FIELD ? child[field] : 0;
+        if (!below) {
+            if (++t->found[FIELDS] > 4 * t->elements)
+                return OVER;
+            if (wire == 2 && role == KEY_VALUE && field == 1)
+                at_least(&t->found[KEY], size);
+            else if (wire == 2 && role == ANY_VALUE && (field == 1 || field == 7))
+                at_least(&t->found[VALUE], size);
+            else if (wire == 2 && level != INSIDE)
+                at_least(&t->found[LARGEST], size);
+            continue;
+        }
+        int place, done = count(t, level, field, size, &place);
+        if (done != GOES_ON)
+            return done;
+        if (t->shapes->types[below - 1].role == KEY_VALUE)
+            at_least(&t->found[ATTRIBUTES_OF_ONE], ++attributes);
+        if (c.depth == SURVEY_DEPTH)
+            continue; /* no parser goes there */
+        done = walk(t, below - 1, place, (cursor){c.at - size, c.at, c.depth + 1});
+        /* What is broken inside of an item is judged with that item: the frame is whole. */
+        if (done == BROKEN && level <= SCOPE && place != GROUP && place != SCOPE)
+            continue;
+        if (done != GOES_ON)
+            return done;
+    }
+    return GOES_ON;
+}
+
+PyDoc_STRVAR(shapes_doc, "shapes(types)\n--\n\n"
+"Message types for `survey`: a list of (role, children); a child is (field number, place of its type).");
+
+static void shapes_free(PyObject *capsule)
+{
+    PyMem_Free(PyCapsule_GetPointer(capsule, "shapes"));
+}
+
+static PyObject *py_shapes(PyObject *self, PyObject *types)
+{
+    shapes *s = PyMem_Calloc(1, sizeof(shapes));
+    if (!s)
+        return PyErr_NoMemory();
+    PyObject *capsule = PyCapsule_New(s, "shapes", shapes_free);
+    if (!capsule) {
+        PyMem_Free(s);
+        return NULL;
+    }
+    Py_ssize_t size = PyList_Size(types);
+    for (Py_ssize_t i = 0; i < size; i++) {
+        unsigned role, field, type;
+        PyObject *children;
+        if (i >= MAX_TYPES || !PyArg_ParseTuple(PyList_GetItem(types, i), "IO", &role, &children))
+            goto fail;
+        s->types[i].role = (uint8_t)role;
+        Py_ssize_t many = PyList_Size(children);
+        for (Py_ssize_t j = 0; j < many; j++) {
+            if (!PyArg_ParseTuple(PyList_GetItem(children, j), "II", &field, &type))
+                goto fail;
+            if (field >= MAX_FIELD || type >= (unsigned)size)
+                goto fail;
+            s->types[i].child[field] = (uint8_t)(type + 1);
+        }
+    }
+    if (!PyErr_Occurred())
+        return capsule;
+fail:
+    Py_DECREF(capsule);
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "too many types, or a number out of range");
+    return NULL;
+}
+
+PyDoc_STRVAR(survey_doc, "survey(shapes, root, metrics, data, groups, items, elements)\n--\n\n"
+"What a request would be in memory, as a tuple of counts; it stops at the first one over its limit.\n"
+"None when the frame is broken or holds what only the twin in Python judges.");
+
+static PyObject *py_survey(PyObject *self, PyObject *args)
+{
+    PyObject *capsule;
+    const char *data;
+    Py_ssize_t length;
+    unsigned root;
+    tally t = {0};
+    if (!PyArg_ParseTuple(args, "OIpy#KKK", &capsule, &root, &t.metrics, &data, &length,
+                          &t.groups, &t.items, &t.elements))
+        return NULL;
+    if (!(t.shapes = PyCapsule_GetPointer(capsule, "shapes")))
+        return NULL;
+    if (root >= MAX_TYPES) {
+        PyErr_SetString(PyExc_ValueError, "no such type");
+        return NULL;
+    }
+    /* Bytes do not change: others may run, when it is worth the change. */
+    PyThreadState *others = length > 1 << 18 ? PyEval_SaveThread() : NULL;
+    int done = walk(&t, (int)root, REQUEST,
+                    (cursor){(const uint8_t *)data, (const uint8_t *)data + length, 0});
+    if (others)
+        PyEval_RestoreThread(others);
+    if (done == BROKEN || done == ODD)
+        Py_RETURN_NONE;
+    PyObject *made = PyTuple_New(COUNTS);
+    for (int i = 0; made && i < COUNTS; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(t.found[i]);
+        if (!number || PyTuple_SetItem(made, i, number) < 0) {
+            Py_DECREF(made);
+            return NULL;
+        }
+    }
+    return made;
+}
+
 static PyMethodDef methods[] = {
+    {"shapes", py_shapes, METH_O, shapes_doc},
+    {"survey", py_survey, METH_VARARGS, survey_doc},
     {"schema", py_schema, METH_O, schema_doc},
     {"decode", py_decode, METH_VARARGS, decode_doc},
     {"setup", py_setup, METH_VARARGS, setup_doc},

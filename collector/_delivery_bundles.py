@@ -48,8 +48,11 @@ class Memory:
     def __init__(self, capacity: int, *, block: bool) -> None:
         self.capacity = capacity
         self.used = 0
+        self.items = 0
+        """Items that are not delivered."""
         self._block = block
         self._entries: deque[Entry] = deque()
+        self._unsettled: dict[int, Entry] = {}  # in the order in which they came
         self._senders: deque[tuple[Entry, asyncio.Future[None]]] = deque()
         self._news = asyncio.Event()
         self._closed = False
@@ -79,10 +82,13 @@ class Memory:
                     self._senders.remove(waiting)
                 raise
             return
-        self._add(entry)
+        self.add(entry)
 
-    def _add(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
+        """Add an entry, whether or not there is room."""
         self.used += entry.size
+        self.items += entry.items
+        self._unsettled[id(entry)] = entry
         self._entries.append(entry)
         self._news.set()
 
@@ -97,12 +103,21 @@ class Memory:
 
     def settled(self, entry: Entry) -> None:
         """An entry is delivered or lost: there is room again."""
+        if self._unsettled.pop(id(entry), None) is None:
+            return
         self.used -= entry.size
+        self.items -= entry.items
         while self._senders and self.used + self._senders[0][0].size <= self.capacity:
             following, turn = self._senders.popleft()
             if not turn.done():
-                self._add(following)
+                self.add(following)
                 turn.set_result(None)
+
+    @property
+    def oldest_unix_nano(self) -> int | None:
+        """When the oldest entry that is not delivered was received."""
+        entry = next(iter(self._unsettled.values()), None)
+        return None if entry is None else entry.batch.request.received_at_unix_nano
 
     def close(self) -> None:
         """Take nothing more."""

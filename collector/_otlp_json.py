@@ -153,26 +153,34 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def read(body: bytes, top: Table, limits: Limits) -> Read:
+def objects(body: bytes, limits: Limits) -> int:
+    """
+    How many objects Python makes of a body at most, at the price of a glance.
+
+    Raises:
+        TooLarge: more than the limits allow.
+    """
+    # Bytes that can open an object or list, or separate two values: an upper bound that costs
+    # nothing, before Python makes an object of 64 bytes from each "{}".
+    opened = body.count(b"{") + body.count(b"[")
+    values = body.count(b",")
+    if opened > limits.elements or values > 2 * limits.elements:
+        raise over("elements", limits.elements)
+    return opened + values
+
+
+def read(body: bytes, top: Table) -> Read:
     """
     A JSON body as protobuf bytes.
 
     Args:
         body: the decompressed body.
         top: the table of the request.
-        limits: what the request may hold.
 
     Raises:
         Malformed: this is no JSON, or no OTLP request.
-        TooLarge: more objects than the limits allow.
     """
     result = Read()
-    # Bytes that can open an object or list, or separate two values: an upper bound that costs
-    # nothing, before Python makes an object of 64 bytes from each "{}".
-    if body.count(b"{") + body.count(b"[") > limits.elements:
-        raise over("elements", limits.elements)
-    if body.count(b",") > 2 * limits.elements:
-        raise over("elements", limits.elements)
     try:
         text = body.decode()
     except UnicodeDecodeError:

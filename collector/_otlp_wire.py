@@ -1,12 +1,10 @@
 """
 OTLP on the level of the wire: what can be said about a request before, or without, parsing it.
 
-Two questions are answered here. *How much is it?* (`measure`): protobuf turns two bytes into a
-hundred (4 MiB of empty log records need 272 MiB), so items and groups are counted on the bytes, in
-one pass that stops at the limit, before anything is allocated. *What can be saved?* (`salvage`):
-upb, the parser in C, refuses a whole request for one string that is not UTF-8 or one value nested
-deeper than 100 messages. Only then is the request walked item by item, each bad one is repaired or
-refused alone, and its neighbours are kept as they are. Good requests never pay for that.
+How much it is, `_otlp_survey` counts. *What can be saved* (`salvage`) is answered here: upb, the
+parser in C, refuses a whole request for one string that is not UTF-8 or one value nested deeper
+than 100 messages. Only then is the request walked item by item, each bad one is repaired or refused
+alone, and its neighbours are kept as they are. Good requests never pay for that.
 
 The walks know the messages by `Shape`, a table made from the descriptors, so a field that OTLP
 adds needs no code here.
@@ -21,18 +19,13 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from collector.errors import Malformed, TooLarge
-from collector.model import Signal
 
 DEEPEST: Final = 100
 """Messages inside messages that upb parses; the request itself is 0."""
 ITEM_DEPTH: Final = 3
 """The depth of a span, metric or log record: request, resource group, scope group, item."""
-LARGE: Final = 1 << 20
-"""Below 1 MiB a request cannot hold enough small messages to matter; above it they are counted."""
 TEXT_LIMIT: Final = 4096
 """A value that is nested too deeply keeps so many characters of its deeper part, as text."""
-DATA_FIELDS: Final = (5, 7, 9, 10, 11)
-"""gauge, sum, histogram, exponential_histogram and summary of a Metric."""
 ANY_VALUE: Final = "opentelemetry.proto.common.v1.AnyValue"
 ARRAY_FIELD: Final = 5
 MAP_FIELD: Final = 6
@@ -78,19 +71,26 @@ def shape(descriptor: Descriptor, known: dict[str, Shape]) -> Shape:
 @dataclass(slots=True, frozen=True)
 class Limits:
     """
-    What one request may hold; more is refused before it is parsed.
+    What one request may hold; too many are refused before anything is parsed.
 
     Args:
         items: spans, metric points or log records.
         groups: resources, and scopes.
         attributes: per item, resource or scope; the rest is cut off and counted.
-        elements: messages of any kind, counted in requests above 1 MiB.
+        elements: messages of any kind.
+        key: bytes of an attribute's name; the rest is cut off and counted.
+        value: bytes of a text, or of bytes, in an attribute; the rest is cut off and counted.
+        record: bytes of a span, log record, data point, resource or scope; what is larger is cut
+            until it fits, or refused alone.
     """
 
     items: int = 50_000
     groups: int = 10_000
     attributes: int = 1_000
     elements: int = 1_000_000
+    key: int = 1 << 10
+    value: int = 64 << 10
+    record: int = 1 << 20
 
 
 def varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
@@ -169,130 +169,9 @@ def fields(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int, int, int
         yield tag, start, value, pos
 
 
-def measure(signal: Signal, data: bytes, shape: Shape, limits: Limits) -> int:
-    """
-    Refuse a request that holds too much, on its bytes; the size of its largest message says more.
-
-    Args:
-        signal: what the request is about.
-        data: the request.
-        shape: its shape.
-        limits: what it may hold.
-
-    Returns:
-        The bytes of the largest item, resource or scope. An attribute takes two bytes at least, so
-        a small one cannot have too many.
-
-    Raises:
-        TooLarge: more than the limits allow; the text names the limit.
-        Malformed: the frame of the request is broken.
-    """
-    resources = scopes = records = points = largest = others = 0
-    metrics = signal is Signal.METRICS
-    try:
-        for tag, _, start, end in fields(data, 0, len(data)):
-            if tag != 0x0A:
-                others += 1
-                if others > limits.elements:
-                    raise over("fields", limits.elements)
-                continue
-            resources += 1
-            if resources > limits.groups:
-                raise over("resources", limits.groups)
-            for tag, _, start, end in fields(data, start, end):  # noqa: B020, PLW2901 - the level below
-                if tag != 0x12:
-                    largest = max(largest, end - start)
-                    others += 1
-                    if others > limits.elements:
-                        raise over("fields", limits.elements)
-                    continue
-                scopes += 1
-                if scopes > limits.groups:
-                    raise over("scopes", limits.groups)
-                for tag, _, start, end in fields(data, start, end):  # noqa: B020, PLW2901 - the level below
-                    largest = max(largest, end - start)
-                    if tag != 0x12:
-                        others += 1
-                        if others > limits.elements:
-                            raise over("fields", limits.elements)
-                        continue
-                    records += 1
-                    if metrics:
-                        points += count_points(data, start, end, limits.items)
-                    if records > limits.items or points > limits.items:
-                        raise over("items", limits.items)
-    except Broken as error:
-        raise Malformed(f"the body is no protobuf message: {error}") from error
-    if len(data) > LARGE:
-        count_elements(data, shape, limits.elements)
-    return largest
-
-
 def over(what: str, limit: int) -> TooLarge:
     """The refusal of a request with too many of something."""
     return TooLarge(f"more than {limit} {what} in one request; send smaller batches")
-
-
-def count_points(data: bytes, start: int, end: int, limit: int) -> int:
-    """The data points of one metric; a broken metric counts as none, `salvage` judges it."""
-    points = 0
-    try:
-        for tag, _, inner, stop in fields(data, start, end):
-            if tag & 7 == 2 and tag >> 3 in DATA_FIELDS:
-                for point, _, _, _ in fields(data, inner, stop):
-                    points += point == 0x0A
-                    if points > limit:
-                        return points
-    except Broken:
-        return points
-    return points
-
-
-def count_elements(data: bytes, shape: Shape, limit: int) -> None:
-    """
-    Refuse a request that is made of too many small messages.
-
-    Raises:
-        TooLarge: more than `limit` messages of any kind.
-    """
-    # The loop of `fields` written out: this one sees every field of a request of many MiB.
-    todo = [(shape, 0, len(data))]
-    elements = others = 0
-    try:
-        while todo:
-            here, pos, end = todo.pop()
-            children = here.children
-            while pos < end:
-                tag = data[pos]
-                pos += 1
-                if tag >= 0x80:
-                    tag, pos = varint(data, pos - 1, end)
-                if tag & 7 != 2:
-                    pos = skip(data, pos, end, tag)
-                    others += 1
-                    if others > 4 * limit:
-                        raise over("fields", 4 * limit)
-                    continue
-                size = data[pos] if pos < end else 0x80
-                pos += 1
-                if size >= 0x80:
-                    size, pos = varint(data, pos - 1, end)
-                child = children.get(tag >> 3)
-                if child is not None:
-                    elements += 1
-                    if elements > limit:
-                        raise over("elements", limit)
-                    stop = pos + size
-                    if stop > end:
-                        return
-                    # An AnyValue that is one short string, or too short for a list, is a leaf.
-                    if size and not (
-                        child.any and (size < 3 or (data[pos] == 10 and data[pos + 1] == size - 2))
-                    ):
-                        todo.append((child, pos, stop))
-                pos += size
-    except Broken:
-        return  # upb will refuse it, and `salvage` will look at it
 
 
 @dataclass(slots=True)

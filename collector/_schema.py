@@ -43,7 +43,7 @@ WORDS: Final = {
 """Enums that documents name; others stay numbers, as do values that are newer than this list."""
 
 _UINT, _INT, _SINT, _BOOL, _ENUM, _FIXED64, _SFIXED64, _FIXED32, _DOUBLE = range(9)
-_STRING, _HEX, _MESSAGE, _ATTRIBUTES, _ANY = range(9, 14)
+_STRING, _HEX, _MESSAGE, _ATTRIBUTES, _ANY, _UINT32, _SINT32 = range(9, 16)
 
 # google.protobuf.descriptor.FieldDescriptor.TYPE_* -> the core's kinds.
 _KIND: Final = {
@@ -56,10 +56,10 @@ _KIND: Final = {
     8: _BOOL,
     9: _STRING,
     12: _HEX,
-    13: _UINT,
+    13: _UINT32,
     14: _ENUM,
     16: _SFIXED64,
-    17: _SINT,
+    17: _SINT32,
     18: _SINT,
 }
 _COMMON: Final = "opentelemetry.proto.common.v1."

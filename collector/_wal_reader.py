@@ -12,9 +12,9 @@ import hashlib
 import re
 import urllib.parse
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from collector._wal_files import Files, sealed, unsealed
 from collector._wal_format import SEGMENT_HEADER, Bad, Record, heads, walk
@@ -47,23 +47,44 @@ class Cursor:
         exporter: its id.
         next: every record with a lower number is delivered.
         done: numbers above `next` that are delivered, too.
-        routes: what is for it, for those who look into the folder.
+        routes: what is for it.
+        former: what was for it before the configuration changed, and the number from which on it is
+            not any more.
     """
 
     exporter: str
     next: int
     done: set[int] = field(default_factory=set)
     routes: tuple[str, ...] = ()
+    former: dict[str, int] = field(default_factory=dict)
+
+    def wants(self, route: str, number: int) -> bool:
+        """Whether a record is for the exporter, delivered or not."""
+        return route in self.routes or number < self.former.get(route, 0)
+
+    def feed(self, routes: Collection[str], number: int) -> Self:
+        """The same place, with other pipelines from a number on; what was for it before still is."""
+        former = {
+            route: limit
+            for route, limit in self.former.items()
+            if limit > self.next and route not in routes
+        }
+        gone = [route for route in self.routes if route not in routes and not route.startswith("@")]
+        if number > self.next:
+            former.update(dict.fromkeys(gone, number))
+        return replace(self, routes=tuple(sorted(routes)), former=former)
 
     def save(self, files: Files, folder: Path) -> None:
         """Put it on disk."""
-        content = {
+        content: dict[str, Any] = {
             "version": VERSION,
             "exporter": self.exporter,
             "next": self.next,
             "done": list(ranges(self.done)),
             "routes": list(self.routes),
         }
+        if self.former:
+            content["former"] = self.former
         files.replace(folder / f"{file_name(self.exporter)}.json", sealed(content))
 
     @classmethod
@@ -83,7 +104,8 @@ class Cursor:
                 "file away to deliver everything in the log again"
             )
         done = {each for start, stop in content["done"] for each in range(start, stop)}
-        return cls(content["exporter"], content["next"], done, tuple(content["routes"]))
+        routes, former = tuple(content["routes"]), content.get("former", {})
+        return cls(content["exporter"], content["next"], done, routes, former)
 
 
 def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -133,13 +155,13 @@ class Reader:
 
     Args:
         log: where they are.
-        cursor: how far the exporter has come.
-        routes: what is for it: ids of pipelines. Records for `@` and its id are, always.
+        cursor: how far the exporter has come, and what is for it: ids of pipelines, and `@` with
+            its own id.
     """
 
-    def __init__(self, log: Log, cursor: Cursor, routes: Collection[str]) -> None:
+    def __init__(self, log: Log, cursor: Cursor) -> None:
         self.exporter = cursor.exporter
-        self.routes = frozenset(routes) | {f"@{cursor.exporter}"}
+        self.routes = frozenset(cursor.routes)
         self.lag_items = 0
         """Items that are not delivered."""
         self.bad_parts = 0
@@ -149,6 +171,7 @@ class Reader:
         self.saved: Cursor | None = None
         """What is on disk."""
         self._log = log
+        self._former = dict(cursor.former)
         self._done = set(cursor.done)
         self._open: dict[int, tuple[int, int]] = {}  # number -> (received, items), in delivery
         self._next = cursor.next  # the lowest number that was not read yet
@@ -165,15 +188,15 @@ class Reader:
         for segment, limit in zip(segments, limits(segments), strict=True):
             if limit is not None and limit <= self._next:
                 continue
-            if segment.header.first >= self._next and not self._done:
+            if segment.header.first >= self._next and not self._done and not self._former:
                 total += sum(segment.items[route] for route in self.routes)
                 continue
             with self._log.reading(segment) as read:
                 for found, route in heads(read, SEGMENT_HEADER, segment.end, segment.header.mark):
                     if limit is not None and found.number >= limit:
                         break
-                    wanted = found.number >= self._next and found.number not in self._done
-                    if wanted and route in self.routes:
+                    ahead = found.number >= self._next and found.number not in self._done
+                    if ahead and self._is_for_us(route, found.number):
                         total += found.items
         self.lag_items = total
 
@@ -235,7 +258,9 @@ class Reader:
         """How far it has come."""
         lowest = min(self._open, default=self._next)
         self._done = {number for number in self._done if number >= lowest}
-        return Cursor(self.exporter, lowest, set(self._done), tuple(sorted(self.routes)))
+        self._former = {route: end for route, end in self._former.items() if end > lowest}
+        routes = tuple(sorted(self.routes))
+        return Cursor(self.exporter, lowest, set(self._done), routes, dict(self._former))
 
     def arrived(self, records: Sequence[Record]) -> None:
         """Records were appended."""
@@ -296,7 +321,10 @@ class Reader:
             found.missing += record.number - found.next
             found.after_damage = False
         found.next = record.number + 1
-        return record.route in self.routes and record.number not in self._done
+        return self._is_for_us(record.route, record.number) and record.number not in self._done
+
+    def _is_for_us(self, route: str, number: int) -> bool:
+        return route in self.routes or number < self._former.get(route, 0)
 
 
 def limits(segments: Sequence[Segment]) -> list[int | None]:

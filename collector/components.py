@@ -11,6 +11,7 @@ from typing import Any, Final
 
 RECEIVERS: Final = {
     "otlp": "collector.receivers.otlp:Otlp",
+    "spool": "collector.receivers.spool:Spool",
 }
 PROCESSORS: Final = {
     "attributes": "collector.processors.attributes:Attributes",
@@ -26,10 +27,20 @@ EXPORTERS: Final = {
     "debug": "collector.exporters.debug:Debug",
     "file": "collector.exporters.file:File",
     "mongodb": "collector.stores.mongodb:MongoDB",
+    "otlp": "collector.exporters.otlp:Otlp",
+    "otlp_grpc": "collector.exporters.otlp:Otlp",
+    "otlp_http": "collector.exporters.otlphttp:OtlpHttp",
+    "otlphttp": "collector.exporters.otlphttp:OtlpHttp",
+    "prometheus": "collector.exporters.prometheus:Prometheus",
     "sqlite": "collector.stores.sqlite:SQLite",
 }
-CONNECTORS: Final[dict[str, str]] = {}
+CONNECTORS: Final = {
+    "count": "collector.connectors.count:Count",
+    "servicegraph": "collector.connectors.servicegraph:ServiceGraph",
+    "spanmetrics": "collector.connectors.spanmetrics:SpanMetrics",
+}
 EXTENSIONS: Final = {
+    "bearertokenauth": "collector.extensions.bearertokenauth:BearerTokenAuth",
     "file_storage": "collector.wal:Wal",
     "health_check": "collector.extensions.health_check:HealthCheck",
     "query": "collector.query.app:QueryServer",

@@ -1,32 +1,34 @@
 """
-Queue, batching, retry and timeout around any exporter, with the OpenTelemetry Collector's keys.
+Queue and batching around any exporter, with the OpenTelemetry Collector's keys.
 
     memory     sender -> bounded queue -> bundles -> attempts -> exporter
     durable    log, at the exporter's own cursor -> bundles -> attempts -> exporter
     neither    sender -> attempts -> exporter, while the sender waits
 
-An attempt that fails for now is repeated with growing, random waits, never sooner than the other
-side asks for; a durable queue never gives up unless told to. A request that is refused for good is
-halved until the item that nobody takes stands alone: it becomes a dead letter, and its neighbours
-are delivered. The cursor moves when a request is settled, which means delivered or kept as dead
-letters; what is not settled at the end stays in the log.
+Attempts, retries and what is refused for good are in _delivery_attempts.py. The cursor moves when a
+request is settled, which means delivered or kept as dead letters; what is not settled at the end
+stays in the log.
 
 Each exporter has a `Delivery` of its own. They share the log and nothing else, so the slowest of
-them delays nobody.
+them delays nobody. When the configuration is read again, one `Delivery` takes over what another
+leaves: from the log by its cursor, from memory by `give_back` and `take_over`.
 """
 
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self
 
-from collector._delivery_bundles import Bundler, Entry, Memory, weigh
+from collector._delivery_attempts import Attempts, GivenUp, Stopped
+from collector._delivery_bundles import Bundler, Memory, weigh
+from collector._delivery_bundles import Entry as Entry
 from collector._delivery_letters import DeadLetters as DeadLetters
 from collector._delivery_letters import Letter as Letter
 from collector._delivery_letters import letters_path as letters_path
 from collector._delivery_letters import read_letters as read_letters
-from collector._delivery_parts import joined, part, parts, units
+from collector._delivery_parts import joined, parts
 from collector.errors import CollectorError, Permanent, Retryable
 from collector.model import Batch, Consume, Host
 from collector.otlp import NOUNS, count, new_message
@@ -37,18 +39,7 @@ from collector.sending import SendingQueue as SendingQueue
 from collector.sending import Sizer
 from collector.wal import Reader, Record, Wal
 
-MEMORY_GIVES_UP_S: Final = 300.0
-"""`max_elapsed_time` of queues in memory, as in the OpenTelemetry Collector."""
 MAX_WINDOW: Final = 10_000
-QUIET_S: Final = 60.0
-
-
-class _Stopped(Exception):
-    """The collector stops, and this request is not settled."""
-
-
-class _GivenUp(Permanent):
-    """It could have been taken later, but the configuration says not to try longer."""
 
 
 class Delivery:
@@ -87,15 +78,10 @@ class Delivery:
         self.wal = wal
         self.waits = queue.wait_for_result
         self._host = host
-        self._consume = consume
-        self._timeout_s = sending.timeout_s or None
-        self._retry = sending.retry
         self._reader = reader
-        self._letters = letters
         self._merge = merge
         self._sleep = sleep
         self._clock = clock
-        self._chance = chance
         self._batching = queue.batch
         self._sizer: Sizer = queue.sizer
         self._window = min(queue.queue_size, MAX_WINDOW)
@@ -104,17 +90,28 @@ class Delivery:
             self._memory = Memory(queue.queue_size, block=queue.block_on_overflow)
         self._bundler = Bundler(queue.batch)
         self._slots = asyncio.Semaphore(queue.num_consumers)
-        self._stopping = asyncio.Event()
+        self._attempts = Attempts(
+            host,
+            consume,
+            sending,
+            letters,
+            durable=reader is not None,
+            sleep=sleep,
+            clock=clock,
+            chance=chance,
+        )
+        self._ready: deque[list[Entry]] = deque()
+        self._left: list[Entry] | None = None  # not None: given back, instead of lost
         self._dispatching: asyncio.Task[None] | None = None
         self._working: set[asyncio.Task[None]] = set()
         self._watched: dict[int, asyncio.Future[None]] = {}
         self._in_flight = 0
-        self._quiet_until = 0.0
 
     # --- life cycle ---
 
     async def __aenter__(self) -> Self:
         """Start to deliver."""
+        self._host.stats.watch(self._publish)
         if self._reader is not None or self._memory is not None:
             self._dispatching = asyncio.create_task(self._dispatch_always())
         self._publish()
@@ -127,11 +124,11 @@ class Delivery:
         A durable queue keeps the rest on disk. A queue in memory makes one attempt for each of its
         entries; what then fails, or is cut off by the deadline of the stop, is lost and counted.
         """
-        self._stopping.set()
+        self._attempts.stopping.set()
         try:
             if self._memory is not None:
                 self._memory.close()
-            elif self._dispatching is not None:
+            if self._dispatching is not None and (self._memory is None or self._left is not None):
                 self._dispatching.cancel()
             if self._dispatching is not None:
                 await asyncio.wait({self._dispatching})
@@ -142,13 +139,42 @@ class Delivery:
             for task in tasks:
                 task.cancel()
             if self._memory is not None:
-                for bundle in (self._memory.rest(), *self._bundler.rest()):
+                for bundle in (*self._ready, *self._bundler.rest(), self._memory.rest()):
                     self._lost(bundle, "shutdown")
+                self._ready.clear()
             for watcher in self._watched.values():
                 if not watcher.done():
                     watcher.set_exception(Retryable("the collector stops; send it again"))
                     watcher.exception()
             self._publish()
+            self._host.stats.unwatch(self._publish)
+
+    def give_back(self) -> list[Entry]:
+        """
+        Lose nothing at the stop: what a queue in memory holds is then for another to `take_over`.
+
+        Returns:
+            Where it will be found when this has stopped.
+        """
+        self._left = []
+        self._attempts.kept = True
+        return self._left
+
+    async def take_over(self, entries: Sequence[Entry]) -> None:
+        """
+        Deliver what another `Delivery` to this exporter gave back, whatever the queue's size is.
+
+        Raises:
+            Retryable: the durable log does not take it.
+        """
+        for entry in entries:
+            batch, items = entry.batch, entry.items
+            if self._memory is not None:
+                entry.size = weigh(batch, items, self._sizer)
+                entry.weight = self._weight(batch, items)
+                self._memory.add(entry)
+            elif self.wal is not None:
+                await self.wal.append(batch, f"@{self.exporter}", items, again=True)
 
     # --- taking ---
 
@@ -170,7 +196,7 @@ class Delivery:
         try:
             await self._memory.put(entry)
         except CollectorError:
-            self._count(f"otelcol_exporter_enqueue_failed_{NOUNS[batch.signal]}", items)
+            self._attempts.count(f"otelcol_exporter_enqueue_failed_{NOUNS[batch.signal]}", items)
             raise
         finally:
             self._publish()
@@ -178,19 +204,17 @@ class Delivery:
             await asyncio.shield(entry.result)
 
     async def _directly(self, batch: Batch, items: int) -> None:
-        noun = NOUNS[batch.signal]
+        """One request while its sender waits; what becomes of it is the sender's to know."""
+        add, noun = self._attempts.count, NOUNS[batch.signal]
         try:
-            await self._attempt_until_known(batch)
-        except _Stopped:
-            self._count(f"otelcol_exporter_send_failed_{noun}", items)
-            raise Retryable(f'exporter "{self.exporter}": the collector stops') from None
-        except _GivenUp as error:
-            self._count(f"otelcol_exporter_send_failed_{noun}", items)
-            raise Retryable(f'exporter "{self.exporter}": {error}') from error
-        except Permanent as error:
-            self._count(f"otelcol_exporter_send_failed_{noun}", items)
-            raise Permanent(f'exporter "{self.exporter}": {error}') from error
-        self._count(f"otelcol_exporter_sent_{noun}", items)
+            await self._attempts.until_known(batch)
+        except (Stopped, Permanent) as error:
+            add(f"otelcol_exporter_send_failed_{noun}", items)
+            text = "the collector stops" if isinstance(error, Stopped) else str(error)
+            refused = isinstance(error, Permanent) and not isinstance(error, GivenUp)
+            kind = Permanent if refused else Retryable
+            raise kind(f'exporter "{self.exporter}": {text}') from error
+        add(f"otelcol_exporter_sent_{noun}", items)
 
     async def settled(self, number: int) -> None:
         """
@@ -201,7 +225,7 @@ class Delivery:
         """
         if self._reader is None or self._reader.is_done(number):
             return
-        if self._stopping.is_set():
+        if self._attempts.stopping.is_set():
             raise Retryable("the collector stops; send it again")
         watcher = self._watched.get(number)
         if watcher is None:
@@ -217,7 +241,7 @@ class Delivery:
             try:
                 await self._dispatch()
                 return
-            except _Stopped:
+            except Stopped:
                 return
             except Exception:
                 self._host.log.exception("the queue failed in a way that it should not")
@@ -236,16 +260,15 @@ class Delivery:
                     if not entries:
                         break
                     for entry in entries:
-                        for bundle in self._bundler.add(entry, self._clock()):
-                            await self._hand_out(bundle)
-                for bundle in self._bundler.due(self._clock()):
-                    await self._hand_out(bundle)
+                        self._ready.extend(self._bundler.add(entry, self._clock()))
+                self._ready.extend(self._bundler.due(self._clock()))
+                await self._hand_out()
             if self._reader is None:
-                for bundle in self._bundler.rest():
-                    await self._hand_out(bundle)
+                self._ready.extend(self._bundler.rest())
+                await self._hand_out()
         finally:
-            if fetching is not None:
-                fetching.cancel()
+            if fetching is not None and not fetching.cancel() and not fetching.exception():
+                self._ready.extend([entry] for entry in fetching.result())
 
     async def _fetch(self) -> list[Entry]:
         """The next entries; empty when there are no more."""
@@ -256,7 +279,7 @@ class Delivery:
             try:
                 records = await self._reader.read(self._window)
             except OSError as error:
-                self._report("cannot read the queue: %s", error)
+                self._attempts.report("cannot read the queue: %s", error)
                 await self._sleep(5.0)
                 continue
             if not records:
@@ -266,7 +289,8 @@ class Delivery:
                 batch = Batch(
                     record.signal, new_message(record.signal), record.request, record.payload
                 )
-                await self._bury(batch, record.items, Permanent("it cannot be decoded any more"))
+                reason = Permanent("it cannot be decoded any more")
+                await self._attempts.bury(batch, record.items, reason)
                 self._reader.done([record.number])
         return entries
 
@@ -293,15 +317,13 @@ class Delivery:
         own = self._batching.sizer if self._batching is not None else ""
         return own or ("items" if self._sizer == "requests" else self._sizer)
 
-    async def _hand_out(self, bundle: list[Entry]) -> None:
-        try:
+    async def _hand_out(self) -> None:
+        """Start to deliver what is ready, as soon as there is a slot for it."""
+        while self._ready:
             await self._slots.acquire()
-        except asyncio.CancelledError:
-            self._lost(bundle, "shutdown")
-            raise
-        task = asyncio.create_task(self._work(bundle))
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
+            task = asyncio.create_task(self._work(self._ready.popleft()))
+            self._working.add(task)
+            task.add_done_callback(self._working.discard)
 
     async def _work(self, bundle: list[Entry]) -> None:
         self._in_flight += 1
@@ -322,10 +344,15 @@ class Delivery:
             batch = joined([entry.batch for entry in entries])
             limit = self._batching.max_size if self._batching is not None else 0
             sizer = self._batch_sizer
-            error = await self._each(list(parts(batch, limit, sizer)) if limit else [batch])
-        except _Stopped:
+            error = await self._attempts.each(
+                list(parts(batch, limit, sizer)) if limit else [batch]
+            )
+        except Stopped:
             if self._reader is not None:
                 return  # it stays in the log
+            if self._left is not None:
+                self._left += entries
+                return
             error = Retryable("the collector stopped")
         except asyncio.CancelledError:
             self._lost(entries, "shutdown")
@@ -338,26 +365,14 @@ class Delivery:
             self._settle(entry, error)
 
     def _lost(self, entries: Sequence[Entry], reason: str) -> None:
-        """Entries of a queue in memory that nobody delivers any more."""
+        """Entries of a queue in memory that this `Delivery` does not deliver any more."""
+        if self._left is not None:
+            self._left += entries
+            return
         if self._reader is None:
             for entry in entries:
-                self._drop(entry.batch, entry.items, reason)
+                self._attempts.drop(entry.batch, entry.items, reason)
                 self._settle(entry, Retryable("the collector stopped"))
-
-    async def _each(self, batches: Sequence[Batch]) -> Exception | None:
-        """Deliver several batches; one that is stopped does not take the others with it."""
-        error: Exception | None = None
-        stopped: _Stopped | None = None
-        for batch in batches:
-            try:
-                error = await self._deliver(batch) or error
-            except _Stopped as stop:
-                if self._reader is not None:
-                    raise
-                stopped = stop
-        if stopped is not None:
-            raise stopped
-        return error
 
     def _settle(self, entry: Entry, error: Exception | None) -> None:
         """An entry is delivered, kept as dead letters, or (in memory) lost."""
@@ -375,129 +390,7 @@ class Delivery:
                 entry.result.set_exception(error)
                 entry.result.exception()  # the sender may have stopped waiting
 
-    # --- delivering ---
-
-    async def _deliver(self, batch: Batch) -> Exception | None:
-        """
-        Deliver a batch, or find what of it cannot be delivered.
-
-        Returns:
-            Why a part of it was not delivered, None when all of it was.
-
-        Raises:
-            _Stopped: the collector stops, and it is not settled.
-        """
-        noun = NOUNS[batch.signal]
-        items = count(batch.signal, batch.message)
-        try:
-            await self._attempt_until_known(batch)
-        except _Stopped:
-            if self._memory is not None:
-                self._drop(batch, items, "shutdown")
-            raise
-        except Permanent as error:
-            size = units(batch)
-            if size > 1 and not isinstance(error, _GivenUp):
-                middle = size // 2
-                return await self._each([part(batch, 0, middle), part(batch, middle, size)])
-            await self._bury(batch, items, error)
-            return error
-        self._count(f"otelcol_exporter_sent_{noun}", items)
-        return None
-
-    async def _bury(self, batch: Batch, items: int, error: Permanent) -> None:
-        """Keep a batch that is refused for good; without a place for it, it is dropped."""
-        reason = "expired" if isinstance(error, _GivenUp) else "refused"
-        if self._letters is None:
-            self._drop(batch, items, reason)
-            self._report("Exporting failed. Dropping data: %s", error)
-            return
-        while True:
-            try:
-                await self._letters.add(batch, str(error) or type(error).__name__)
-                break
-            except Retryable as full:
-                self._count("otelier_dead_letters_blocked")
-                self._report("the queue stands still: %s", full)
-                await self._pause(full.delay_s)
-        self._count(f"otelcol_exporter_send_failed_{NOUNS[batch.signal]}", items)
-        self._count("otelier_exporter_dead_letters", items, reason=reason)
-        self._report("Exporting failed; the data is kept in the dead letters: %s", error)
-
-    def _drop(self, batch: Batch, items: int, reason: str) -> None:
-        self._count(f"otelcol_exporter_send_failed_{NOUNS[batch.signal]}", items)
-        self._count("otelier_exporter_dropped_items", items, reason=reason)
-
-    async def _attempt_until_known(self, batch: Batch) -> None:
-        """
-        Call the exporter until it takes the batch or refuses it for good.
-
-        Raises:
-            Permanent: refused for good; `_GivenUp` when the configuration ends the attempts.
-            _Stopped: the collector stops.
-        """
-        retry = self._retry
-        began = self._clock()
-        interval = float(retry.initial_interval) if retry is not None else 0.0
-        while True:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._consume(batch)
-                return
-            except Permanent:
-                self._count("otelier_exporter_failed_attempts", kind="permanent")
-                raise
-            except Exception as error:
-                self._count("otelier_exporter_failed_attempts", kind="retryable")
-                reason = self._words(error)
-                asked_s = error.delay_s if isinstance(error, Retryable) else 0.0
-            if self._stopping.is_set():
-                raise _Stopped
-            if retry is None or not retry.enabled:
-                raise _GivenUp(f"{reason} (retry_on_failure is off)")
-            spread = retry.randomization_factor
-            delay_s = interval * (1 - spread + 2 * spread * self._chance())
-            delay_s = max(delay_s, asked_s)
-            interval = min(interval * retry.multiplier, float(retry.max_interval))
-            patience_s = self._patience_s(retry)
-            if patience_s and self._clock() - began + delay_s > patience_s:
-                raise _GivenUp(f"{reason} (max_elapsed_time of {patience_s:g}s is over)")
-            self._report("Exporting failed. Will retry the request after interval: %s", reason)
-            await self._pause(delay_s)
-
-    def _patience_s(self, retry: RetryOnFailure) -> float:
-        if retry.max_elapsed_time is not None:
-            return float(retry.max_elapsed_time)
-        return 0.0 if self._reader is not None else MEMORY_GIVES_UP_S
-
-    def _words(self, error: Exception) -> str:
-        if isinstance(error, CollectorError):
-            return str(error)
-        if isinstance(error, TimeoutError) and self._timeout_s:
-            return f"no answer within {self._timeout_s:g}s"
-        return f"{type(error).__name__}: {error}"
-
-    async def _pause(self, delay_s: float) -> None:
-        """
-        Wait, unless the collector stops.
-
-        Raises:
-            _Stopped: it does.
-        """
-        sleeping = asyncio.ensure_future(self._sleep(delay_s))
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({sleeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeping.cancel()
-            stopping.cancel()
-        if self._stopping.is_set():
-            raise _Stopped
-
     # --- numbers ---
-
-    def _count(self, name: str, amount: int = 1, **attributes: str) -> None:
-        self._host.stats.add(name, amount, exporter=self.exporter, **attributes)
 
     def _publish(self) -> None:
         gauge = self._host.stats.set
@@ -505,13 +398,10 @@ class Delivery:
         if self._memory is not None:
             gauge("otelcol_exporter_queue_size", self._memory.used, exporter=self.exporter)
             gauge("otelcol_exporter_queue_capacity", self._memory.capacity, exporter=self.exporter)
-
-    def _report(self, text: str, *values: object) -> None:
-        """One log line a minute at most."""
-        now = self._clock()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_S
-            self._host.log.warning(text, *values)
+            gauge("otelier_exporter_lag_items", self._memory.items, exporter=self.exporter)
+            oldest = self._memory.oldest_unix_nano
+            age = 0 if oldest is None else max(0, time.time_ns() - oldest) // 10**9
+            gauge("otelier_exporter_oldest_unsent_seconds", age, exporter=self.exporter)
 
 
 class DurableFanOut:
@@ -525,9 +415,9 @@ class DurableFanOut:
     """
 
     def __init__(self, wal: Wal, route: str, deliveries: Sequence[Delivery] = ()) -> None:
-        self._wal = wal
+        self.wal = wal
+        self.deliveries = tuple(deliveries)
         self._route = route
-        self._waits = tuple(each for each in deliveries if each.waits)
 
     async def __call__(self, batch: Batch) -> None:
         """
@@ -537,10 +427,11 @@ class DurableFanOut:
             Retryable: it is not.
         """
         items = count(batch.signal, batch.message)
-        number = await self._wal.append(batch, self._route, items)
+        number = await self.wal.append(batch, self._route, items)
         if number is not None:
-            for delivery in self._waits:
-                await delivery.settled(number)
+            for delivery in self.deliveries:
+                if delivery.waits:
+                    await delivery.settled(number)
 
 
 async def durable(

@@ -5,11 +5,13 @@ Every error that the collector raises on purpose, and the one table that turns t
     ├── ConfigError         the configuration is wrong; lists every problem, ends the start-up
     ├── StartFailed         a component cannot start here (port in use, folder not writable)
     ├── Permanent           this data can never be accepted (bad bytes, too large): never resend it
+    │   ├── Unauthenticated no credential, or a wrong one                      401  UNAUTHENTICATED
     │   ├── Malformed       the bytes are not what they claim to be            400  INVALID_ARGUMENT
     │   ├── TooLarge        over a limit that the message names                413  RESOURCE_EXHAUSTED
     │   ├── Unsupported     media type or content encoding that we do not take 415  UNIMPLEMENTED
     │   ├── NotFound        the signal is in no pipeline, or no such path      404  UNIMPLEMENTED
-    │   └── WrongMethod     405, with Allow                                    405  UNIMPLEMENTED
+    │   ├── WrongMethod     405, with Allow                                    405  UNIMPLEMENTED
+    │   └── Denied          another server refuses us, whatever the data holds 400  INVALID_ARGUMENT
     └── Retryable           not now: keep the data, send it again later        503  UNAVAILABLE
 
 Two kinds are enough for the machine (resend or not); the subclasses carry the words for the human.
@@ -45,6 +47,10 @@ class Permanent(CollectorError):
     """This data can never be accepted as it is; a resend would fail in the same way."""
 
 
+class Unauthenticated(Permanent):
+    """The sender did not show a credential that is known."""
+
+
 class Malformed(Permanent):
     """The bytes are not what they claim to be."""
 
@@ -63,6 +69,12 @@ class NotFound(Permanent):
 
 class WrongMethod(Permanent):
     """The path exists, the method does not."""
+
+
+class Denied(Permanent):
+    """Another server refuses us for good, whatever the data holds (credential, path): a smaller
+    request would fail in the same way.
+    """
 
 
 class Retryable(CollectorError):
@@ -84,8 +96,10 @@ INVALID_ARGUMENT: Final = 3
 RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
 UNAVAILABLE: Final = 14
+UNAUTHENTICATED: Final = 16
 
 ANSWERS: Final[dict[type[CollectorError], tuple[int, int]]] = {
+    Unauthenticated: (401, UNAUTHENTICATED),
     Malformed: (400, INVALID_ARGUMENT),
     TooLarge: (413, RESOURCE_EXHAUSTED),
     Unsupported: (415, UNIMPLEMENTED),

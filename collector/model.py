@@ -107,7 +107,8 @@ Consume = Callable[[Batch], Awaitable[None]]
 """
 Take a batch. Returning means that it is taken for good (stored, or handed to something that keeps
 it). `Permanent` means that it can never be taken, `Retryable` that the sender must keep it. Any
-other exception counts as `Retryable`.
+other exception counts as `Retryable`. A consumer may also have `admit()`, which raises `Retryable`
+while it would take nothing; receivers ask before they read and decode a body.
 """
 
 
@@ -120,6 +121,15 @@ class Counters(Protocol):
     def set(self, name: str, value: int, **attributes: str) -> None:
         """Set a gauge: a number that may also fall, such as the length of a queue."""
 
+    def time(self, name: str, seconds: float, **attributes: str) -> None:
+        """Count how long something took."""
+
+    def watch(self, publish: Callable[[], None]) -> None:
+        """Call this before numbers are looked at: it sets gauges that time changes."""
+
+    def unwatch(self, publish: Callable[[], None]) -> None:
+        """Call this no more."""
+
 
 @dataclass(slots=True)
 class Health:
@@ -127,6 +137,13 @@ class Health:
 
     state: str = "starting"  # starting, ready, stopping
     since_unix_s: float = 0.0
+
+
+Reload = Callable[[], Awaitable[str]]
+"""
+Read the configuration again and make it true; the answer says what changed. `ConfigError` and
+`StartFailed` mean that it is refused, and that everything goes on as before.
+"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -140,6 +157,9 @@ class Host:
         log: a logger named after the component; never used once per item.
         health: shared by all components.
         stores: the exporters that can be asked questions, by id. Filled before extensions start.
+            Whoever looks into it is started anew when it changes.
+        reload: for whoever takes orders from an operator; None where nothing can be read again.
+        extensions: those that run, by id; it changes while the collector runs, so look again.
     """
 
     id: str
@@ -147,6 +167,8 @@ class Host:
     log: logging.Logger
     health: Health = field(default_factory=Health)
     stores: Mapping[str, Any] = field(default_factory=dict)
+    reload: Reload | None = None
+    extensions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -2,10 +2,10 @@
 Bytes <-> `Batch`: OTLP as protobuf and as JSON, with limits and salvage.
 
 `decode` is one path for both encodings: JSON is written as protobuf first (`_otlp_json`), then the
-bytes are measured before anything is parsed (`_otlp_wire`), parsed by upb, and cleaned: a span
-without usable ids is refused alone, a log record loses ids that are none and keeps its body, lists
-of attributes are cut at their limit. When upb refuses the request it is repaired item by item, so
-that one bad string never costs its neighbours. Whatever was changed is counted, and `Batch.wire`
+bytes are measured before anything is parsed (`_otlp_survey`), parsed by upb, and cleaned: a span
+without usable ids is refused alone, a log record loses ids that are none and keeps its body, what
+is too large is cut (`_otlp_trim`). When upb refuses the request it is repaired item by item
+(`_otlp_wire`), so that one bad string never costs its neighbours. Whatever was changed is counted, and `Batch.wire`
 is None as soon as it no longer equals the message.
 
 This module, with its private parts, is the only importer of `*_pb2`: everybody else walks the
@@ -14,7 +14,7 @@ message through `resources`, `items` and `points`, or asks it by attribute.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -26,11 +26,17 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 
-from collector import _otlp_json, _otlp_wire
+from collector import _otlp_json, _otlp_survey, _otlp_trim, _otlp_wire
 from collector._otlp_answers import response as response
 from collector._otlp_answers import retry_info as retry_info
 from collector._otlp_answers import shorten as shorten
 from collector._otlp_answers import status as status
+from collector._otlp_replies import Taken as Taken
+from collector._otlp_replies import bounded as bounded
+from collector._otlp_replies import read_response as read_response
+from collector._otlp_replies import read_retry_info as read_retry_info
+from collector._otlp_replies import read_status as read_status
+from collector._otlp_trim import TOO_LARGE as TOO_LARGE
 from collector._otlp_wire import Limits as Limits
 from collector.errors import ConfigError, Malformed
 from collector.model import Batch, Request, Signal
@@ -84,7 +90,7 @@ class Decoded:
         rejected: items that are refused for good.
         reasons: why, and how many for each reason.
         repaired: what was repaired and how often, by kind: `utf8` (fields), `depth` (values), `ids`
-            (records that lost an id), `attributes` (cut off).
+            (records that lost an id), `attributes` (cut off), `keys`, `values` and `records` (cut).
         warning: what the sender should know although nothing was refused.
     """
 
@@ -133,6 +139,10 @@ def new_message(signal: Signal) -> Any:
     return REQUESTS[signal]()
 
 
+def _weightless(objects: int) -> None:
+    """Nobody asks how much it is."""
+
+
 def decode(
     signal: Signal,
     body: bytes,
@@ -140,6 +150,7 @@ def decode(
     encoding: Encoding,
     request: Request,
     limits: Limits = DEFAULT_LIMITS,
+    weigh: Callable[[int], None] = _weightless,
 ) -> Decoded:
     """
     The body of an export request as a batch.
@@ -150,6 +161,7 @@ def decode(
         encoding: how it is written.
         request: where it came from, for the batch.
         limits: what it may hold.
+        weigh: told how many objects parsing will make, before it makes them; may raise.
 
     Raises:
         Malformed: these are not the bytes of such a request.
@@ -159,12 +171,14 @@ def decode(
     repaired: Counter[str] = Counter()
     warning = ""
     if encoding == "json":
-        found = _otlp_json.read(body, TABLES[signal], limits)
+        weigh(_otlp_json.objects(body, limits))
+        found = _otlp_json.read(body, TABLES[signal])
         reasons.update(found.refused)
         repaired.update(found.repaired)
         warning = misspelt(list(found.misspelt))
         body = found.data
-    largest = _otlp_wire.measure(signal, body, SHAPES[signal], limits)
+    measured = _otlp_survey.survey(signal, body, SHAPES[signal], limits)
+    weigh(measured.elements)
     parse = REQUESTS[signal].FromString
     try:
         message = parse(body)
@@ -181,9 +195,12 @@ def decode(
     wire: bytes | None = body
     before = reasons.total() + repaired["ids"]
     check_ids(signal, message, reasons, repaired)
-    if largest > 2 * limits.attributes:
-        cut_attributes(signal, message, limits.attributes, repaired)
-    if reasons.total() + repaired["ids"] > before or repaired["attributes"]:
+    if _otlp_trim.needed(measured, limits):
+        cuts: Counter[str] = Counter()
+        _otlp_trim.Trim(limits, cuts, reasons).request(signal, message, GROUPS[signal])
+        repaired.update(cuts)
+        wire = None if cuts else wire
+    if reasons.total() + repaired["ids"] > before:
         wire = None
     return Decoded(
         batch=Batch(signal, message, request, wire),
@@ -265,35 +282,6 @@ def check_logs(records: Any, repaired: Counter[str]) -> None:
         if bad_trace or bad_span:
             record.ClearField("span_id")
             repaired["ids"] += 1
-
-
-def cut_attributes(signal: Signal, message: Any, cap: int, repaired: Counter[str]) -> None:
-    """Cut every list of attributes at the limit."""
-    groups_name, scopes_name, items_name = GROUPS[signal]
-    for group in getattr(message, groups_name):
-        cut(group.resource, cap, repaired)
-        for scope in getattr(group, scopes_name):
-            cut(scope.scope, cap, repaired)
-            for item in getattr(scope, items_name):
-                if signal is Signal.METRICS:
-                    for point in points(item):
-                        cut(point, cap, repaired)
-                    continue
-                cut(item, cap, repaired)
-                if signal is Signal.TRACES:
-                    for part in (*item.events, *item.links):
-                        cut(part, cap, repaired)
-
-
-def cut(owner: Any, cap: int, repaired: Counter[str]) -> None:
-    """Cut the attributes of one message; all but metric points can say how many were dropped."""
-    extra = len(owner.attributes) - cap
-    if extra <= 0:
-        return
-    del owner.attributes[cap:]
-    repaired["attributes"] += extra
-    if "dropped_attributes_count" in owner.DESCRIPTOR.fields_by_name:
-        owner.dropped_attributes_count = min(owner.dropped_attributes_count + extra, 0xFFFFFFFF)
 
 
 def resources(batch: Batch) -> Any:

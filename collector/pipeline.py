@@ -1,9 +1,10 @@
 """
-Three ways to join consumers; together they are every pipeline.
+The ways to join consumers; together they are every pipeline.
 
     chain     processors in front of a consumer: a right fold over a list, as ASGI middleware
     fan_out   one batch to several exporters of a pipeline
     share     one batch of a receiver to several pipelines
+    Gate      a place where what follows can be exchanged while batches arrive
 
 Fan-out and sharing call every branch, at the same time, even when one fails: a broken sink never
 keeps data from the others. The answer to the sender is the joined error. If anything could still
@@ -20,20 +21,20 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
 from collector.errors import CollectorError, Permanent, Retryable
-from collector.model import Batch, Consume, Counters, Host, Signal
+from collector.model import Batch, Consume, Counters, Host
 from collector.otlp import NOUNS, count
 
 QUIET_S: Final = 60.0
 """A broken exporter is logged at most so often."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Outlet:
     """
     One exporter at the end of a pipeline: counts what it took and what it refused.
@@ -112,32 +113,39 @@ class Junction:
         self.branches = tuple(branches)
         self.stats = stats
         self.remembered = remembered
-        self._taken: OrderedDict[bytes, set[int]] = OrderedDict()
+        self.taken: OrderedDict[bytes, set[Consume]] = OrderedDict()
+        """Batches that some branches have and others do not; handed on when a junction is replaced."""
+
+    def admit(self) -> None:
+        """Ask every branch whether it takes anything now; see `admit` below."""
+        for consume, _ in self.branches:
+            admit(consume)
 
     async def __call__(self, batch: Batch) -> None:
         """Call every branch that does not have the batch; raise the joined error of those that fail."""
         mark = digest(batch)
-        taken = self._taken.setdefault(mark, set())
-        if len(self._taken) > self.remembered:
-            self._taken.popitem(last=False)
-        if taken:
-            self.stats.add("otelier_junction_repeats", len(taken))
+        taken = self.taken.setdefault(mark, set())
+        if len(self.taken) > self.remembered:
+            self.taken.popitem(last=False)
+        repeats = sum(consume in taken for consume, _ in self.branches)
+        if repeats:
+            self.stats.add("otelier_junction_repeats", repeats)
 
-        async def call(place: int, consume: Consume, own: Batch) -> None:
+        async def call(consume: Consume, own: Batch) -> None:
             await consume(own)
-            taken.add(place)
+            taken.add(consume)
 
         # All copies are made before the first branch can touch the original.
         calls = [
-            call(place, consume, copy(batch) if changes else batch)
-            for place, (consume, changes) in enumerate(self.branches)
-            if place not in taken
+            call(consume, copy(batch) if changes else batch)
+            for consume, changes in self.branches
+            if consume not in taken
         ]
         results = await asyncio.gather(*calls, return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         if failures:
             raise joined(failures) from failures[0]
-        self._taken.pop(mark, None)
+        self.taken.pop(mark, None)
 
 
 def digest(batch: Batch) -> bytes:
@@ -149,24 +157,113 @@ def digest(batch: Batch) -> bytes:
     return head + blake2b(data, digest_size=16).digest()
 
 
-def fan_out(consumers: Sequence[Consume], stats: Counters) -> Consume:
-    """A consumer that hands each batch to all of `consumers`, which do not change it."""
-    if len(consumers) == 1:
-        return consumers[0]
-    return Junction([(consume, False) for consume in consumers], stats)
+def fan_out(
+    consumers: Sequence[Consume], stats: Counters, before: Consume | None = None
+) -> Consume:
+    """
+    A consumer that hands each batch to all of `consumers`, which do not change it.
+
+    Args:
+        consumers: the exporters.
+        stats: for the junction.
+        before: what did this until now; what it remembers is still true.
+    """
+    return share([(consume, False) for consume in consumers], stats, before)
 
 
-def share(branches: Sequence[tuple[Consume, bool]], stats: Counters) -> Consume:
+def share(
+    branches: Sequence[tuple[Consume, bool]], stats: Counters, before: Consume | None = None
+) -> Consume:
     """
     A consumer that hands each batch to several pipelines.
 
     Args:
         branches: the entry of each pipeline and whether a processor in it changes the message.
         stats: for the junction.
+        before: what did this until now; what it remembers is still true.
     """
     if len(branches) == 1:
         return branches[0][0]
-    return Junction(branches, stats)
+    made = Junction(branches, stats)
+    if isinstance(before, Junction):
+        made.taken = before.taken
+    return made
+
+
+class Gate:
+    """
+    A place in a pipeline where what follows can be exchanged while batches arrive.
+
+    Whoever calls a gate keeps it; where it leads may change. While it is held, calls wait, and
+    those that are inside already go on to their end. So nothing that is replaced is called after
+    `empty` has returned, and nobody who calls notices more than a delay.
+    """
+
+    def __init__(self) -> None:
+        self.leads_to: Consume | None = None
+        self._closed = False
+        self._inside = 0
+        self._news = asyncio.Event()
+
+    async def __call__(self, batch: Batch) -> None:
+        """
+        Hand a batch to what follows.
+
+        Raises:
+            Retryable: nothing follows any more.
+        """
+        while (consume := self.leads_to) is None:
+            if self._closed:
+                raise Retryable("this pipeline was taken out of the configuration")
+            self._news.clear()
+            await self._news.wait()
+        self._inside += 1
+        try:
+            await consume(batch)
+        finally:
+            self._inside -= 1
+            self._news.set()
+
+    def admit(self) -> None:
+        """Ask what follows whether it takes anything now; see `admit` below."""
+        if self.leads_to is not None:
+            admit(self.leads_to)
+
+    def lead(self, consume: Consume) -> None:
+        """Let calls through to this consumer."""
+        self.leads_to = consume
+        self._closed = False
+        self._news.set()
+
+    def hold(self) -> None:
+        """Let new calls wait."""
+        self.leads_to = None
+
+    def close(self) -> None:
+        """Send new calls, and those that wait, away; they may come again."""
+        self.leads_to = None
+        self._closed = True
+        self._news.set()
+
+    async def empty(self) -> None:
+        """Wait until no call is inside."""
+        while self._inside:
+            self._news.clear()
+            await self._news.wait()
+
+
+def admit(consume: Consume) -> None:
+    """
+    Ask a consumer whether it takes anything now, before there is a batch to hand over.
+
+    A consumer that may say no has an `admit` of its own; most have none.
+
+    Raises:
+        Retryable: it takes nothing now.
+    """
+    ask = getattr(consume, "admit", None)
+    if ask is not None:
+        ask()
 
 
 def copy(batch: Batch) -> Batch:
@@ -197,22 +294,6 @@ def chain(
     return consume, made
 
 
-def mutates(processors: Sequence[tuple[Any, Any, Host]]) -> bool:
-    """Whether one of the processors declares that it changes messages."""
-    return any(getattr(cls, "mutates", False) for cls, _, _ in processors)
-
-
-def entries(
-    pipelines: Sequence[tuple[Signal, Consume, bool]], stats: Counters
-) -> Mapping[Signal, Consume]:
-    """
-    What one receiver is given: a consumer for each signal that has a pipeline.
-
-    Args:
-        pipelines: signal, entry and whether it changes messages, of each pipeline of the receiver.
-        stats: for the junctions.
-    """
-    by_signal: dict[Signal, list[tuple[Consume, bool]]] = {}
-    for signal, consume, changes in pipelines:
-        by_signal.setdefault(signal, []).append((consume, changes))
-    return {signal: share(found, stats) for signal, found in by_signal.items()}
+def mutates(processors: Iterable[Any]) -> bool:
+    """Whether one of these classes of processors declares that it changes messages."""
+    return any(getattr(cls, "mutates", False) for cls in processors)

@@ -1,13 +1,14 @@
 """
-A configuration, running: one exit stack owns every start and every stop.
+A configuration, running.
 
     async with Service(load(["otel-collector.yaml"], [], os.environ)) as service:
         service.component("otlp").endpoints["http"]
 
 Only what the `service` section names is created. Exporters and stores start first, then
 extensions, processors and, last, receivers, so that nothing takes data before everything behind it
-runs. Leaving the stack is the same list backwards: receivers stop and answer what they hold,
-processors flush, extensions go, stores close. No ordering code, no graph.
+runs. The stop is the same list backwards: receivers stop and answer what they hold, processors
+flush, extensions go, stores close. Reading the configuration again changes only what is different
+in it; how, is in _service_change.py.
 
 The stop has a deadline over everything. A component that is still busy then is cut off, and the
 others are given `LAST_S` each to close; what was acknowledged is stored by then, which is why that
@@ -19,19 +20,16 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
-from collector.config import ComponentConfig, Config, PipelineConfig
-from collector.delivery import Delivery, DurableFanOut, Sending, durable
-from collector.errors import CollectorError, ConfigError, StartFailed
-from collector.model import Consume, Health, Host, Signal
-from collector.pipeline import Outlet, chain, describe, entries, fan_out, mutates
+from collector._service_change import Change, Running
+from collector.config import Config
+from collector.errors import CollectorError, Retryable, StartFailed
+from collector.model import Health
+from collector.own_metrics import OwnMetrics
+from collector.pipeline import describe
 from collector.stats import Stats
-from collector.wal import Wal
-
-LAST_S: Final = 1.0
-"""How long a component may take to close once the deadline of the stop has passed."""
 
 COUNTER: Final = re.compile(
     r"otelcol_(?P<what>receiver_accepted|receiver_refused|exporter_sent|exporter_send_failed)"
@@ -51,6 +49,10 @@ WORDS: Final = {
 log = logging.getLogger("collector.service")
 
 
+class CannotGoBack(StartFailed):
+    """A new configuration was refused half-way, and the old one cannot be made true again."""
+
+
 class Service:
     """
     The running collector.
@@ -58,20 +60,37 @@ class Service:
     Args:
         config: what `collector.config.load` returned.
         shutdown_timeout_s: how long stopping may take in all.
+        read: gets the configuration again, for `reload`; blocking.
+        taken: told each new configuration that is in effect.
+        show: show own metrics on localhost:8888 when the configuration says nothing about them.
     """
 
-    def __init__(self, config: Config, shutdown_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        shutdown_timeout_s: float = 10.0,
+        *,
+        read: Callable[[], Config] | None = None,
+        taken: Callable[[Config], None] = lambda _: None,
+        show: bool = False,
+    ) -> None:
         self.config = config
         self.shutdown_timeout_s = shutdown_timeout_s
         self.stats = Stats()
+        self.own_metrics = OwnMetrics(self.stats, always=show)
         self.health = Health(state="starting", since_unix_s=time.time())
-        self.late: list[str] = []
+        self.broken = asyncio.Event()
+        """Set when only a new start can help: a reload failed and could not be taken back."""
+        self._read = read
+        self._taken = taken
+        self._running = Running(self.stats, self.health, self.reload)
+        self._changing = asyncio.Lock()
+        self._reloads: set[asyncio.Task[str]] = set()
+
+    @property
+    def late(self) -> list[str]:
         """Components that the deadline of the stop cut off, and those that failed to close."""
-        self._components: dict[tuple[str, str], Any] = {}
-        self._stores: dict[str, Any] = {}
-        self._deliveries: dict[str, Delivery] = {}
-        self._stack = contextlib.AsyncExitStack()
-        self._deadline = float("inf")
+        return self._running.parts.late
 
     def component(self, name: str, kind: str | None = None) -> Any:
         """
@@ -84,11 +103,20 @@ class Service:
         Raises:
             KeyError: no such component is running.
         """
-        for section in (kind,) if kind else ("receivers", "exporters", "extensions"):
-            found = self._components.get((section, name))
-            if found is not None:
-                return found
-        running = ", ".join(f"{section}::{each}" for section, each in self._components)
+        found = {(part.kind, part.name): part.component for part in self._running.parts}
+        sections: tuple[str, ...] = (
+            "receivers",
+            "exporters",
+            "extensions",
+            "storages",
+            "connectors",
+        )
+        if kind:
+            sections = (kind, "storages") if kind == "extensions" else (kind,)
+        for section in sections:
+            if (section, name) in found:
+                return found[section, name]
+        running = ", ".join(f"{section}::{each}" for section, each in found)
         raise KeyError(f'no component "{name}" is running; there are: {running}')
 
     async def __aenter__(self) -> Self:
@@ -99,10 +127,17 @@ class Service:
             StartFailed: a component cannot start; those already running have been stopped again.
         """
         try:
-            await self._start()
+            async with self._changing:
+                await self.own_metrics.apply(self.config.telemetry)
+                await Change(self._running, self.config).make()
         except BaseException:
             await self._stop()
             raise
+        self.health.state = "ready"
+        self.health.since_unix_s = time.time()
+        for line in self.banner():
+            log.info("%s", line)
+        log.info("Everything is ready. Begin running and processing data.")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -112,145 +147,119 @@ class Service:
         log.info("%s", self.report())
         log.info("Shutdown complete.")
 
-    async def _start(self) -> None:
-        config = self.config
-        pipelines = config.pipelines.values()
-        storages = [each for each in config.service_extensions if is_storage(config, each)]
-        for name in storages:  # before the exporters, whose queues are in them
-            await self._enter("extensions", name, self._make("extensions", config.extensions[name]))
-        for name in dict.fromkeys(each for line in pipelines for each in line.exporters):
-            exporter = self._make("exporters", config.exporters[name])
-            await self._enter("exporters", name, exporter)
-            if hasattr(exporter, "find"):
-                self._stores[name] = exporter
-            with self._named("exporters", name):
-                await self._put_delivery_around(name, exporter)
-        for name in config.service_extensions:
-            if name not in storages:
-                extension = self._make("extensions", config.extensions[name])
-                await self._enter("extensions", name, extension)
-        routes: dict[str, list[tuple[Signal, Consume, bool]]] = {}
-        for pipeline in pipelines:
-            outlets = self._outlets(pipeline)
-            parts = [
-                (part.cls, part.config, self._host(part.id))
-                for part in (config.processors[name] for name in pipeline.processors)
-            ]
-            with self._named("processors", pipeline.id):
-                consume, made = chain(parts, fan_out(outlets, self.stats))
-            for processor, (_, _, host) in zip(made, reversed(parts), strict=True):
-                await self._enter("processors", f"{host.id} of {pipeline.id}", processor)
-            for name in dict.fromkeys(pipeline.receivers):
-                route = (pipeline.signal, consume, mutates(parts))
-                routes.setdefault(name, []).append(route)
-        for name, fed in routes.items():
-            receiver = self._make("receivers", config.receivers[name], entries(fed, self.stats))
-            await self._enter("receivers", name, receiver)
-        self.health.state = "ready"
-        self.health.since_unix_s = time.time()
-        for line in self.banner():
-            log.info("%s", line)
-        log.info("Everything is ready. Begin running and processing data.")
+    async def reload(self, config: Config | None = None) -> str:
+        """
+        Make a configuration true while requests come in.
 
-    async def _put_delivery_around(self, name: str, exporter: Any) -> None:
-        """Give an exporter the queue, retry and timeout that its settings ask for."""
-        sending = Sending.of(self.config.exporters[name].config)
-        storage = sending.queue.storage if sending.queue is not None else ""
-        merge = not hasattr(exporter, "find")
-        if sending == Sending():
-            return
-        if storage:
-            wal = self._components.get(("extensions", storage))
-            if not isinstance(wal, Wal):
-                raise StartFailed(
-                    f'sending_queue::storage: "{storage}" is no file_storage that runs; '
-                    "add it to service::extensions"
-                )
-            lines = [line.id for line in self.config.pipelines.values() if name in line.exporters]
-            delivery = await durable(self._host(name), exporter, sending, wal, lines, merge=merge)
-        else:
-            delivery = Delivery(self._host(name), exporter, sending, merge=merge)
-        await delivery.__aenter__()
-        self._stack.push_async_exit(self._leaving("exporters", f"{name} (its queue)", delivery))
-        self._deliveries[name] = delivery
+        Args:
+            config: the new one; without it the configuration is read again.
 
-    def _outlets(self, pipeline: PipelineConfig) -> list[Consume]:
-        """The ends of a pipeline; all exporters with a queue in one log are a single end."""
-        outlets: list[Consume] = []
-        logged: dict[Wal, list[Delivery]] = {}
-        for name in dict.fromkeys(pipeline.exporters):
-            delivery = self._deliveries.get(name)
-            if delivery is None:
-                exporter = self._components["exporters", name]
-                outlets.append(Outlet(name, exporter, self.stats, self._logger(name)))
-            elif delivery.wal is None:
-                outlets.append(delivery)
-            else:
-                logged.setdefault(delivery.wal, []).append(delivery)
-        outlets.extend(DurableFanOut(wal, pipeline.id, group) for wal, group in logged.items())
-        return outlets
+        Returns:
+            What changed, in one line.
 
-    def _make(self, kind: str, part: ComponentConfig, *more: Any) -> Any:
-        with self._named(kind, part.id):
-            return part.cls(part.config, self._host(part.id), *more)
+        Raises:
+            ConfigError: it is wrong; with every problem. Nothing has changed.
+            StartFailed: something in it cannot start. The old configuration is in effect again.
+            Retryable: the collector is not ready, or was not started from anything that can be read.
+        """
+        task = asyncio.create_task(self._reload_in_turn(config))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return await asyncio.shield(task)  # who asks may go; a change is never left half-way
 
-    def _host(self, name: str) -> Host:
-        return Host(name, self.stats, self._logger(name), self.health, self._stores)
-
-    def _logger(self, name: str) -> logging.Logger:
-        # A dot in a name would make one component's logger the child of another's.
-        return logging.getLogger(f"collector.component.{name.replace('.', '_')}")
-
-    async def _enter(self, kind: str, name: str, component: Any) -> None:
-        if hasattr(component, "__aenter__"):
-            with self._named(kind, name):
-                await component.__aenter__()
-            self._stack.push_async_exit(self._leaving(kind, name, component))
-        self._components[kind, name] = component
-
-    @contextlib.contextmanager
-    def _named(self, kind: str, name: str) -> Iterator[None]:
-        """Whatever a component raises at start becomes one line that names the component."""
-        try:
-            yield
-        except ConfigError:
-            raise  # says itself where the problem is
-        except Exception as error:
-            if not isinstance(error, CollectorError):
-                log.debug("traceback of the failed start", exc_info=error)
-            text = f"cannot start {kind}::{name}: {describe(error)}"
-            raise StartFailed(text) from error
-
-    def _leaving(self, kind: str, name: str, component: Any) -> Callable[..., Awaitable[None]]:
-        """The exit callback of one component: bounded, and never in the way of the next one."""
-
-        async def leave(*_: object) -> None:
-            now = asyncio.get_running_loop().time()
+    async def _reload_in_turn(self, config: Config | None) -> str:
+        async with self._changing:
             try:
-                async with asyncio.timeout_at(max(self._deadline, now + LAST_S)):
-                    await component.__aexit__(None, None, None)
-            except TimeoutError:
-                self.late.append(f"{kind}::{name} was cut off")
-                log.warning("%s::%s did not stop in time and was cut off", kind, name)
-            except Exception as error:
-                self.late.append(f"{kind}::{name} failed to stop: {describe(error)}")
-                log.exception("%s::%s failed to stop", kind, name)
+                text = await self._reload(config)
+            except CollectorError as error:
+                self._refused(error)
+                raise
+            self.stats.add("otelier_reloads", outcome="taken")
+            log.info("%s", text)
+            return text
 
-        return leave
+    def _refused(self, error: CollectorError) -> None:
+        self.stats.add("otelier_reloads", outcome="refused")
+        if self.broken.is_set():
+            log.error("The new configuration failed half-way: %s", error)
+        else:
+            log.error("The new configuration is refused, the old one stays in effect: %s", error)
+
+    async def _reload(self, config: Config | None) -> str:
+        if self.health.state != "ready":
+            raise Retryable("the collector is not ready")
+        if config is None:
+            if self._read is None:
+                raise Retryable("this collector was not started from anything that can be read")
+            config = await asyncio.to_thread(self._read)
+        parts, old = self._running.parts, self.config
+        late, parts.late = parts.late, []
+        places = {(str(part), describe_place(part.component)) for part in parts}
+        self._set_deadline()
+        try:
+            await self.own_metrics.apply(config.telemetry)
+            started, stopped = await Change(self._running, config).make()
+        except Exception as error:
+            await self._go_back(old, error)
+            if isinstance(error, CollectorError):
+                raise
+            log.exception("The new configuration failed in a way that it should not")
+            raise StartFailed(describe(error)) from error
+        finally:
+            parts.late, parts.deadline = late, float("inf")
+        self.config = config
+        self._taken(config)
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        for part in parts:
+            place = describe_place(part.component)
+            if place and (str(part), place) not in places:
+                log.info("%s: %s", part, place)
+        changes = [
+            f"{verb} {', '.join(names)}"
+            for verb, names in (("started", started), ("stopped", stopped))
+            if names
+        ]
+        return f"The configuration was read again: {'; '.join(changes) or 'nothing else runs now'}"
+
+    async def _go_back(self, old: Config, reason: Exception) -> None:
+        """
+        Make the old configuration true again.
+
+        Raises:
+            CannotGoBack: that fails, too.
+        """
+        self._set_deadline()
+        try:
+            await self.own_metrics.apply(old.telemetry)
+            await Change(self._running, old).make()
+        except Exception as error:
+            self.broken.set()
+            text = f"{describe(reason)}; and the old configuration cannot be restored: {describe(error)}"
+            raise CannotGoBack(text) from error
+
+    def _set_deadline(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._running.parts.deadline = now + self.shutdown_timeout_s
 
     async def _stop(self) -> None:
         self.health.state = "stopping"
         self.health.since_unix_s = time.time()
-        self._deadline = asyncio.get_running_loop().time() + self.shutdown_timeout_s
-        await self._stack.aclose()
+        self._set_deadline()
+        async with contextlib.AsyncExitStack() as turn:
+            with contextlib.suppress(TimeoutError):  # a change that is under way may end
+                async with asyncio.timeout(self.shutdown_timeout_s):
+                    await turn.enter_async_context(self._changing)
+            await self._running.parts.stop_all()
+        await self.own_metrics.close()
 
     def banner(self) -> list[str]:
         """One line for each listener, sink and pipeline: where it is and what an answer means."""
         lines = []
-        for (kind, name), component in self._components.items():
-            place = describe_place(component)
+        for part in sorted(self._running.parts, key=lambda part: part.order):
+            place = describe_place(part.component)
             if place:
-                lines.append(f"{kind}::{name}: {place}")
+                lines.append(f"{part}: {place}")
         for pipeline in self.config.pipelines.values():
             parts = (pipeline.receivers, pipeline.processors, pipeline.exporters)
             path = " -> ".join(", ".join(part) for part in parts if part)
@@ -274,12 +283,6 @@ class Service:
             + (", ".join(f"{number} {noun}" for noun, number in nouns.items()) or "nothing")
             for words, nouns in sums.items()
         )
-
-
-def is_storage(config: Config, name: str) -> bool:
-    """Whether an extension keeps the queues of exporters."""
-    cls = config.extensions[name].cls
-    return isinstance(cls, type) and issubclass(cls, Wal)
 
 
 def describe_place(component: Any) -> str:

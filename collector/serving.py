@@ -4,24 +4,27 @@ Run an ASGI app on a socket of its own, inside the loop that is already running.
 uvicorn wants to own the process: it takes the signals, sets up logging and ends the program when a
 port is in use. Here it owns one socket and nothing else. The socket is bound before uvicorn sees
 it, so that a port in use is an error of ours, port 0 can be asked for its number, and clients that
-come during start-up wait in the backlog. uvicorn has no deadline for the head of a request; a
-client that opens a connection and sends nothing (or one byte a second) is closed here.
+come during start-up wait in the backlog. What happens on a connection, with its deadlines and
+limits, is in `_serving_connection`.
 """
 
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
+import stat
 from collections.abc import AsyncIterator, Generator
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from collector._serving_connection import Connection as Connection
 from collector.errors import StartFailed
 
-HEAD_TIMEOUT_S: Final = 10.0
+UNIX: Final = "unix://"
 BACKLOG: Final = 128
 
 REASONS: Final = {
@@ -29,15 +32,26 @@ REASONS: Final = {
     errno.EADDRNOTAVAIL: "this machine has no such address; choose another endpoint",
     errno.EACCES: "not permitted; choose a port above 1023",
 }
+UNIX_REASONS: Final = {
+    errno.EADDRINUSE: "another process listens there; stop it or choose another path",
+    errno.EEXIST: "there is a file that is no socket; remove it or choose another path",
+    errno.ENOENT: "there is no such folder; create it",
+    errno.EACCES: "not permitted; choose a folder that this user may write",
+}
 
 
 def listen(endpoint: str) -> socket.socket:
     """
     A listening socket on `host:port`; `localhost` means 127.0.0.1, port 0 any free one.
 
+    `unix:///path` is a socket in the file system, for this user and group; a file that an earlier
+    process left behind is replaced, one that somebody listens on is not.
+
     Raises:
         StartFailed: the endpoint is malformed or cannot be bound; the message names the fix.
     """
+    if endpoint.startswith(UNIX):
+        return listen_unix(Path(endpoint.removeprefix(UNIX)))
     host, colon, port = endpoint.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise StartFailed(f'cannot listen on "{endpoint}": write host:port, like localhost:4318')
@@ -62,42 +76,81 @@ def listen(endpoint: str) -> socket.socket:
     return listener
 
 
+def listen_unix(path: Path) -> socket.socket:
+    """
+    A listening socket in the file system.
+
+    Raises:
+        StartFailed: there is something else, or the folder is not ours; the message names the fix.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        make_way(path)
+        listener.bind(str(path))
+        path.chmod(0o660)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except (OSError, ValueError) as error:
+        listener.close()
+        number = getattr(error, "errno", None) or 0
+        reason = UNIX_REASONS.get(number, os.strerror(number) if number else str(error))
+        raise StartFailed(f'cannot listen on "{UNIX}{path}": {reason}') from error
+    return listener
+
+
+def make_way(path: Path) -> None:
+    """
+    Remove a socket that nobody listens on any more.
+
+    Raises:
+        OSError: somebody listens on it, or it is no socket.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "not a socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "somebody listens")
+
+
+def hide(listener: socket.socket) -> None:
+    """Remove the file of a listening socket, if it has one, before the socket is closed."""
+    if listener.family == socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            Path(listener.getsockname()).unlink()
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether only this machine can reach an endpoint: loopback, or a socket in the file system."""
+    if endpoint.startswith(UNIX):
+        return True
+    host = endpoint.rpartition(":")[0].strip("[]").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def address_of(listener: socket.socket) -> str:
-    """The `host:port` that a socket is bound to."""
+    """The `host:port` that a socket is bound to, or its `unix:///path`."""
+    if listener.family == socket.AF_UNIX:
+        return f"{UNIX}{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class Patient(HttpToolsProtocol):
-    """uvicorn's protocol, with a deadline for the head of each request."""
-
-    deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first request."""
-        super().connection_made(transport)
-        self.deadline = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
-
-    def on_message_begin(self) -> None:
-        """Start the clock of the next request on the same connection."""
-        super().on_message_begin()
-        self.stop_clock()
-        self.deadline = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
-
-    def on_headers_complete(self) -> None:
-        """Stop the clock: the head is here."""
-        self.stop_clock()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock: nobody is there any more."""
-        self.stop_clock()
-        super().connection_lost(exc)
-
-    def stop_clock(self) -> None:
-        """Forget the deadline."""
-        if self.deadline is not None:
-            self.deadline.cancel()
+def bounded(most: int) -> type[Connection]:
+    """Connections of which there are at most so many."""
+    return type("Connection", (Connection,), {"most": most})
 
 
 class Embedded(uvicorn.Server):
@@ -118,8 +171,8 @@ async def serving(
 
     Args:
         app: an ASGI application; lifespan events are not sent.
-        endpoint: `host:port`.
-        connections: how many at once; one more is answered 503.
+        endpoint: `host:port`, or `unix:///path`.
+        connections: how many at once; one more costs the one that is idle longest its place.
         grace_s: how long open requests may take when the block ends.
 
     Raises:
@@ -130,7 +183,7 @@ async def serving(
     server = Embedded(
         uvicorn.Config(
             app,
-            http=Patient,
+            http=bounded(connections - 1),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -146,6 +199,7 @@ async def serving(
     try:
         yield address
     finally:
+        hide(listener)
         server.should_exit = True
         try:
             await running

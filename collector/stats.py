@@ -7,9 +7,38 @@ lacks (dropped by reason, repaired, deduplicated). Everything runs on one event 
 integers under the GIL, so a dict is enough; a metrics SDK in here would observe itself.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
-Key = tuple[str, tuple[tuple[str, str], ...]]
+Attributes = tuple[tuple[str, str], ...]
+Key = tuple[str, Attributes]
+
+BOUNDS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+)  # fmt: skip
+"""Upper bounds of times, in seconds: from a fast disk to one that hangs."""
+
+
+@dataclass(slots=True)
+class Times:
+    """How long something took: how often up to each of BOUNDS, and in all."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    total: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Number:
+    """One counter or gauge with its value now."""
+
+    name: str
+    attributes: Attributes
+    kind: Literal["counter", "gauge", "times"]
+    value: float = 0
+    times: Times | None = None
 
 
 class Stats:
@@ -17,6 +46,9 @@ class Stats:
 
     def __init__(self) -> None:
         self._values: defaultdict[Key, int] = defaultdict(int)
+        self._gauges: set[str] = set()
+        self._times: defaultdict[Key, Times] = defaultdict(Times)
+        self._watched: list[Callable[[], None]] = []
 
     def add(self, name: str, amount: int = 1, **attributes: str) -> None:
         """Count `amount` more of `name`; attributes are low-cardinality words such as a reason."""
@@ -24,7 +56,33 @@ class Stats:
 
     def set(self, name: str, value: int, **attributes: str) -> None:
         """Set a gauge: a number that may also fall, such as the length of a queue."""
+        self._gauges.add(name)
         self._values[name, tuple(sorted(attributes.items()))] = value
+
+    def time(self, name: str, seconds: float, **attributes: str) -> None:
+        """Count how long something took."""
+        found = self._times[name, tuple(sorted(attributes.items()))]
+        found.counts[bisect_left(BOUNDS, seconds)] += 1
+        found.total += seconds
+
+    def watch(self, publish: Callable[[], None]) -> None:
+        """Call this before numbers are looked at: it sets gauges that time changes."""
+        self._watched.append(publish)
+
+    def unwatch(self, publish: Callable[[], None]) -> None:
+        """Call this no more."""
+        if publish in self._watched:
+            self._watched.remove(publish)
+
+    def numbers(self) -> Iterator[Number]:
+        """Everything as of now, in alphabetical order; on the event loop."""
+        for publish in list(self._watched):
+            publish()
+        for (name, attributes), value in sorted(self._values.items()):
+            kind: Literal["counter", "gauge"] = "gauge" if name in self._gauges else "counter"
+            yield Number(name, attributes, kind, value)
+        for (name, attributes), times in sorted(self._times.items()):
+            yield Number(name, attributes, "times", times=times)
 
     def snapshot(self) -> dict[str, int]:
         """All counters, as `name{key="value"}` in alphabetical order."""

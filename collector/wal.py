@@ -19,6 +19,7 @@ in _wal_log.py, cursors in _wal_reader.py.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
@@ -143,6 +144,7 @@ class Wal:
             raise
         self._open = True
         self._checking = asyncio.create_task(self._check_forever())
+        self._host.stats.watch(self._publish)
         if not self.config.fsync:
             self._host.log.warning(
                 "file_storage: fsync is off: a power cut loses requests that were acknowledged"
@@ -186,6 +188,7 @@ class Wal:
     async def __aexit__(self, *exc: object) -> None:
         """Write what waits, save the cursors, let go of the folder."""
         self._open = False
+        self._host.stats.unwatch(self._publish)
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
@@ -310,15 +313,19 @@ class Wal:
         Raises:
             OSError: the cursor cannot be saved.
         """
+        fed = {*routes, f"@{exporter}"}
 
         def make() -> Reader:
-            cursor = self._cursors.get(exporter)
-            if cursor is None:
+            known = self._cursors.get(exporter)
+            if known is None:
                 oldest = [each.header.first for each in self._log.segments[:1]] or [self._log.next]
                 first = oldest[0] if start == "oldest" or self._damaged_cursors else self._log.next
-                cursor = Cursor(exporter, first, routes=tuple(routes))
+                cursor = Cursor(exporter, first, routes=tuple(sorted(fed)))
+            else:
+                cursor = known.feed(fed, self._log.next)
+            if cursor != known:
                 cursor.save(self.files, self.folder / "cursors")
-            reader = Reader(self._log, cursor, routes)
+            reader = Reader(self._log, cursor)
             reader.measure()
             self._cursors[exporter] = cursor
             return reader
@@ -327,6 +334,32 @@ class Wal:
             self._readers[exporter] = reader
 
         return await self._writer.job(make, register)
+
+    async def release(self, exporter: str) -> None:
+        """An exporter reads no more. Its cursor stays, and keeps what it has not delivered."""
+        try:
+            await self.checkpoint()
+        except OSError as error:
+            self._report("cannot save cursors in %s: %s", self.folder, error)
+        reader = self._readers.pop(exporter, None)
+        if reader is not None:
+            reader.close()
+            self._cursors[exporter] = reader.cursor()
+
+    def knows(self, exporter: str) -> bool:
+        """Whether an exporter has a cursor here."""
+        return exporter in self._cursors
+
+    async def forget_idle(self, exporter: str) -> None:
+        """Take the cursor of an exporter away, unless something waits for it."""
+        reader = self._readers.get(exporter)
+        if reader is None or reader.lag_items:
+            return
+        await self.release(exporter)
+        self._cursors.pop(exporter, None)
+        path = self.folder / "cursors" / f"{file_name(exporter)}.json"
+        with contextlib.suppress(OSError):  # it is named at the next start then, and can be dropped
+            await asyncio.to_thread(self.files.unlink, path)
 
     async def checkpoint(self) -> None:
         """
@@ -436,6 +469,7 @@ class Wal:
             return
         self._count("otelier_wal_commits")
         self._count("otelier_wal_commit_microseconds", micros)
+        self._host.stats.time("otelier_wal_commit_seconds", micros / 1e6, storage=self._host.id)
         for reader in self._readers.values():
             reader.arrived(outcome)
         for each, record in zip(group, outcome, strict=True):

@@ -11,6 +11,22 @@ from tests import servers
 pytest.register_assert_rewrite("tests.contracts")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print the figures (seeds, counts) that tests recorded, in whatever process they ran."""
+    lines = [
+        f"{report.nodeid}: {value}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "figures"
+    ]
+    if lines:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def anyio_backend():
     return "asyncio"

@@ -15,6 +15,7 @@ FREE_PORTS = (
     "receivers.otlp.protocols.http.endpoint=127.0.0.1:0",
     "extensions.health_check.endpoint=127.0.0.1:0",
     "extensions.query.endpoint=127.0.0.1:0",
+    "service.telemetry.metrics.readers=[{pull: {exporter: {prometheus: {port: 0}}}}]",
 )
 
 

@@ -65,6 +65,8 @@ class Mongod:
         replica_set: whether it is a replica set of one; else a standalone server.
         more: further options.
         member: of a replica set that somebody else initiates.
+        name: of its folder and log; a name that was used before goes on with that data.
+        cache_gb: what it keeps in memory.
     """
 
     def __init__(
@@ -74,20 +76,23 @@ class Mongod:
         *more: str,
         replica_set: bool = True,
         member: bool = False,
+        name: str = "",
+        cache_gb: float = 0.25,
     ) -> None:
         self._initiate = replica_set and not member
         self._member = member
         self.port = free_port()
         self.uri = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
-        self._folder = folder / f"mongod-{self.port}"
-        self._folder.mkdir(parents=True)
-        self._log = folder / f"mongod-{self.port}.log"
+        name = name or f"mongod-{self.port}"
+        self._folder = folder / name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / f"{name}.log"
         self._command = [
             *(binary, "--dbpath", str(self._folder), "--port", str(self.port)),
             *("--bind_ip", "127.0.0.1", "--nounixsocket"),
             *(("--replSet", "t", "--oplogSize", "16") if replica_set else ()),
             *more,
-            *("--wiredTigerCacheSizeGB", "0.25"),
+            *("--wiredTigerCacheSizeGB", str(cache_gb)),
             *("--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=8MB)"),
             *("--setParameter", "ttlMonitorSleepSecs=1"),
             *("--setParameter", "enableTestCommands=1"),
@@ -125,6 +130,13 @@ class Mongod:
                     raise RuntimeError(f"mongod does not start: {self._log.read_text()[-2000:]}")
                 time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        if self._process is None:
+            raise RuntimeError("mongod does not run")
+        return self._process.pid
+
     def freeze(self) -> None:
         """Stop it without closing anything, and wait until every thread stands still."""
         self._process.send_signal(signal.SIGSTOP)
@@ -137,6 +149,13 @@ class Mongod:
     def thaw(self) -> None:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Let it end in order, and wait until it is gone."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
 
     def kill(self) -> None:
         """End it at once, as a power cut would, and wait until it is gone."""

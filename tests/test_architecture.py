@@ -20,11 +20,13 @@ TABLE = [
         r"collector\.(documents|_json|_schema|_takes|_rebuild)",
         r"collector\.(model|otlp|_json|_schema|_takes|_rebuild)|telemetry\.attributes|telemetry",
     ),
-    (r"collector\.sending", r"collector\.model"),
-    (r"collector\.serving", r"collector\.(model|errors)"),
+    (r"collector\.(sending|repeats)", r"collector\.model"),
+    (r"collector\.exposition", r"$^"),
+    (r"collector\.own_metrics", r"collector\.(config|errors|exposition|serving|stats)"),
+    (r"collector\.(serving|_serving_\w+)", r"collector\.(model|errors|_serving_\w+)"),
     (
         r"collector\.(receivers|processors|exporters|connectors|extensions)\.\w+",
-        r"collector\.(model|otlp|documents|errors|stats|serving|sending|\w+\._\w+)",
+        r"collector\.(model|otlp|documents|errors|stats|serving|sending|exposition|repeats|\w+\._\w+)",
     ),
     (
         r"collector\.stores\..*",
@@ -42,8 +44,8 @@ TABLE = [
     ),
     (r"collector\.config(\..*)?", r"collector\.(components|errors|model|config(\..*)?)"),
     (
-        r"collector\.service",
-        r"collector\.(config|pipeline|delivery|wal|components|model|errors|stats)(\..*)?",
+        r"collector\.(service|_service_\w+)",
+        r"collector\.(config|pipeline|delivery|wal|components|model|errors|stats|own_metrics|_service_\w+)(\..*)?",
     ),
     (r"collector\.(cli(\..*)?|__main__)", r"collector(\..*)?|telemetry(\..*)?"),
     (r"collector(\.\w+)?", r"$^"),

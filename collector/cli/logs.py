@@ -8,7 +8,8 @@ matches nothing is an answer, so the exit code is 0 and stderr says where it loo
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 import msgspec
@@ -37,6 +38,40 @@ It asks the collector at --endpoint; when none runs there, it reads the store of
 PAGE_ROWS: Final = 1000
 
 
+_CONDITIONS: Final = (
+    click.option("--correlation-id", metavar="X", help="The correlation id equals this."),
+    click.option(
+        "--trace-id", metavar="X", help="The trace: hex in any case, a UUID or a traceparent."
+    ),
+    click.option("--request-id", metavar="X", help="The request id equals this."),
+    click.option("--task-id", metavar="X", help="The Celery task id equals this."),
+    click.option("--order-id", metavar="X", help="The order id equals this."),
+    click.option("--batch-run-id", metavar="X", help="The batch run id equals this."),
+    click.option(
+        "--level",
+        type=click.Choice(list(LEVELS), case_sensitive=False),
+        metavar="LEVEL",
+        help="At least this level: debug, info, warning, error, critical.",
+    ),
+    click.option("--service", metavar="NAME", help="The service equals this."),
+    click.option("--event", metavar="NAME", help="The event name equals this."),
+    click.option(
+        "--where",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An attribute or resource attribute equals this text; also context.KEY. Repeatable.",
+    ),
+    click.option("--text", metavar="TEXT", help="The message contains this, in any case."),
+)
+
+
+def condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the conditions on log records: `where`, and each other one by its name."""
+    for option in reversed(_CONDITIONS):
+        command = option(command)
+    return command
+
+
 class _Page(msgspec.Struct):
     """A page of `GET /api/v1/logs` whose documents keep their bytes."""
 
@@ -46,31 +81,9 @@ class _Page(msgspec.Struct):
 
 
 @click.command(help=HELP, short_help="Show log records that match.")
-@click.option("--correlation-id", metavar="X", help="The correlation id equals this.")
-@click.option(
-    "--trace-id", metavar="X", help="The trace: hex in any case, a UUID or a traceparent."
-)
-@click.option("--request-id", metavar="X", help="The request id equals this.")
-@click.option("--task-id", metavar="X", help="The Celery task id equals this.")
-@click.option("--order-id", metavar="X", help="The order id equals this.")
-@click.option("--batch-run-id", metavar="X", help="The batch run id equals this.")
-@click.option(
-    "--level",
-    type=click.Choice(list(LEVELS), case_sensitive=False),
-    metavar="LEVEL",
-    help="At least this level: debug, info, warning, error, critical.",
-)
-@click.option("--service", metavar="NAME", help="The service equals this.")
-@click.option("--event", metavar="NAME", help="The event name equals this.")
+@condition_options
 @click.option("--since", metavar="TIME", help="An age (15m, 1h, 7d) or a time (2026-11-22T10:00).")
 @click.option("--until", metavar="TIME", help="As --since.")
-@click.option(
-    "--where",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An attribute or resource attribute equals this text; also context.KEY. Repeatable.",
-)
-@click.option("--text", metavar="TEXT", help="The message contains this, in any case.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @click.option(
     "--newest-first/--oldest-first",
@@ -109,7 +122,7 @@ def logs(
             paging = [("limit", str(min(left, PAGE_ROWS)))]
             if cursor:
                 paging.append(("cursor", cursor))
-            page = read(await source.logs(pairs + paging))
+            page = read(await source.ask("logs", pairs + paging))
             pages.append(page)
             left -= len(page.logs)
             cursor = page.next

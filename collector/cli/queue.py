@@ -141,7 +141,7 @@ def ls(*, folder: Path, as_json: bool) -> None:
 
 def _waiting(log: Log, cursor: Cursor) -> Iterator[Record]:
     """The records that an exporter has not delivered."""
-    first, routes = cursor.next, {*cursor.routes, f"@{cursor.exporter}"}
+    first = cursor.next
     for segment, limit in zip(log.segments, limits(log.segments), strict=True):
         if limit is not None and limit <= first:
             continue
@@ -152,7 +152,8 @@ def _waiting(log: Log, cursor: Cursor) -> Iterator[Record]:
                     continue
                 if limit is not None and found.number >= limit:
                     break
-                if found.route in routes and found.number not in cursor.done:
+                wanted = cursor.wants(found.route, found.number)
+                if wanted and found.number not in cursor.done:
                     yield found
 
 

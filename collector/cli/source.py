@@ -14,24 +14,27 @@ import functools
 import http.client
 import logging
 import os
+import socket
 import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import click
 import msgspec
 
+from collector.cli import streaming
 from collector.cli.options import DEFAULT, config_options, load_config
 from collector.cli.render import clip
 from collector.components import resolve
 from collector.config import Config
 from collector.model import Host, Secret
-from collector.query import service
+from collector.query import failures, service, slow, tail, tasks
 from collector.query.parameters import log_query
+from collector.query.tail import Lines
 from collector.stats import Stats
-from collector.stores.base import Store
+from collector.stores.base import Store, dumps
 
 DEFAULT_ENDPOINT: Final = "http://localhost:4319"
 MAX_BODY: Final = 256 * 1024 * 1024
@@ -47,8 +50,11 @@ class Source(Protocol):
     async def trace(self, text: str) -> bytes:
         """The answer to one id; it may say that nothing was found."""
 
-    async def logs(self, pairs: Pairs) -> bytes:
-        """One page of log records; the pairs are those of GET /api/v1/logs."""
+    async def ask(self, what: str, pairs: Pairs) -> bytes:
+        """One page of `logs`, `errors`, `slow` or `tasks`; the pairs are those of GET /api/v1/..."""
+
+    def tail(self, pairs: Pairs) -> AsyncGenerator[Lines, None]:
+        """New log records, for ever; the pairs are those of GET /api/v1/tail."""
 
 
 class NobodyListensError(click.ClickException):
@@ -84,28 +90,64 @@ class Running:
         """GET /api/v1/trace/{id}."""
         return self._get(f"/api/v1/trace/{urllib.parse.quote(text, safe='')}")
 
-    async def logs(self, pairs: Pairs) -> bytes:
-        """GET /api/v1/logs."""
-        return self._get(f"/api/v1/logs?{urllib.parse.urlencode(pairs)}")
+    async def ask(self, what: str, pairs: Pairs) -> bytes:
+        """GET /api/v1/..."""
+        return self._get(f"/api/v1/{what}?{urllib.parse.urlencode(pairs)}")
 
-    def _get(self, target: str) -> bytes:
+    def tail(self, pairs: Pairs) -> AsyncGenerator[Lines, None]:
+        """GET /api/v1/tail, again and again from the last position, should the connection end."""
+
+        def opened(cursor: str) -> streaming.Opened:
+            some = [pair for pair in pairs if not cursor or pair[0] not in ("cursor", "lines")]
+            asked = urllib.parse.urlencode([*some, ("cursor", cursor)] if cursor else some)
+            connection = self._connection(streaming.SILENCE_S)
+            try:
+                sock, response = self._sent(connection, f"/api/v1/tail?{asked}")
+                if response.status != 200:
+                    refusal = self._refusal(response.status, response.read(MAX_BODY))
+                    busy = response.status in (429, 503)
+                    raise click.ClickException(refusal) if busy else streaming.RefusedError(refusal)
+            except BaseException:
+                connection.close()
+                raise
+            return sock, connection, response
+
+        return streaming.lines(opened, self._name)
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=TIMEOUT_S)
+        return kind(self._host, self._port, timeout=timeout_s)
+
+    def _sent(
+        self, connection: http.client.HTTPConnection, target: str
+    ) -> tuple[socket.socket, http.client.HTTPResponse]:
         headers = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
+            connection.connect()
+            sock = connection.sock
             connection.request("GET", self._base + target, headers=headers)
-            with connection.getresponse() as response:
-                body = response.read(MAX_BODY + 1)
+            return sock, connection.getresponse()
         except ConnectionRefusedError:
             raise NobodyListensError(
                 f"no collector answers at {self._name}; start one with `collector`, or name a "
                 "store with --store"
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            reason = clip(str(error) or type(error).__name__)
-            raise click.ClickException(f"asking {self._name} failed: {reason}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> click.ClickException:
+        reason = clip(str(error) or type(error).__name__)
+        return click.ClickException(f"asking {self._name} failed: {reason}")
+
+    def _get(self, target: str) -> bytes:
+        connection = self._connection(TIMEOUT_S)
+        try:
+            with self._sent(connection, target)[1] as response:
+                body = response.read(MAX_BODY + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(error) from error
         finally:
             connection.close()
         if len(body) > MAX_BODY:
@@ -145,10 +187,21 @@ class Opened:
         """As GET /api/v1/trace/{id}."""
         return service.encode(await service.trace(self._store, text))
 
-    async def logs(self, pairs: Pairs) -> bytes:
-        """As GET /api/v1/logs."""
-        query = log_query(pairs, now_unix_nano=time.time_ns())
-        return service.encode(await service.logs(self._store, query))
+    async def ask(self, what: str, pairs: Pairs) -> bytes:
+        """As GET /api/v1/..."""
+        now, store = time.time_ns(), self._store
+        if what == "errors":
+            grouped = failures.question(pairs, now_unix_nano=now)
+            return dumps(await failures.errors(store, grouped))
+        if what == "slow":
+            return dumps(await slow.slow(store, slow.question(pairs, now_unix_nano=now)))
+        if what == "tasks":
+            return dumps(await tasks.tasks(store, tasks.question(pairs, now_unix_nano=now)))
+        return service.encode(await service.logs(store, log_query(pairs, now_unix_nano=now)))
+
+    def tail(self, pairs: Pairs) -> AsyncGenerator[Lines, None]:
+        """As GET /api/v1/tail."""
+        return tail.tail(self._store, tail.question(pairs, now_unix_nano=time.time_ns()))
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +225,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     async def ask(self, question: Callable[[Source], Awaitable[T]]) -> T:
         """The answer of the first source that is there."""
         if self.store:
-            async with _named_store(self.store) as store:
+            async with named_store(self.store) as store:
                 return await question(Opened(store))
         loaded = load_config(self.config, self.sets) if self.config else None
         endpoint, token = self.endpoint, self.token
@@ -229,7 +282,7 @@ def open_store(
         kind: the class that it must be of; then an exporter in no pipeline is taken, too.
     """
     if url:
-        found = _named_store(url, read_only=read_only)
+        found = named_store(url, read_only=read_only)
         if kind is not None and not isinstance(found, kind):
             raise click.BadParameter("write mongodb://host/database", param_hint="--store")
         return found
@@ -262,26 +315,42 @@ def _configured_store(config: Config, *, read_only: bool = True) -> Store:
     )
 
 
-def _named_store(url: str, *, read_only: bool = True) -> Store:
-    """The store of `--store`."""
+def named_store(
+    url: str,
+    *,
+    read_only: bool = True,
+    hint: str = "--store",
+    settings: Mapping[str, Any] | None = None,
+) -> Store:
+    """
+    The store of a URL; to be entered.
+
+    Args:
+        url: `sqlite:///path` or `mongodb://host/database`.
+        read_only: as the store's own.
+        hint: the option that it was given to.
+        settings: further keys of its configuration.
+    """
     scheme, _, rest = url.partition("://")
-    settings: dict[str, str]
+    keys: dict[str, Any] = dict(settings or {})
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        kind, settings = "sqlite", {"path": rest[1:]}
+        kind = "sqlite"
+        keys["path"] = rest[1:]
     elif scheme in ("mongodb", "mongodb+srv") and rest:
-        kind, settings = "mongodb", {"uri": Secret(url)}
+        kind = "mongodb"
+        keys["uri"] = Secret(url)
         if database := urllib.parse.urlsplit(url).path.strip("/"):
-            settings["database"] = database
+            keys["database"] = database
     else:
         raise click.BadParameter(
             "write sqlite:///relative/path, sqlite:////absolute/path or mongodb://host/database",
-            param_hint="--store",
+            param_hint=hint,
         )
     cls = resolve("exporters", kind)
     try:
-        config = cls.Config(**settings)
+        config = cls.Config(**keys)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
+        raise click.BadParameter(str(error), param_hint=hint) from None
     store: Store = cls(config, _host(kind), read_only=read_only, tend=False)
     return store
 

@@ -13,13 +13,15 @@ from collector.config.loading import load, read_source
 from collector.config.model import ComponentConfig, Config, PipelineConfig
 from collector.config.problems import InvalidConfig
 from collector.config.show import redacted
-from collector.config.telemetry import ServiceTelemetry
+from collector.config.telemetry import PrometheusReader, Reader, ServiceTelemetry
 
 __all__ = [
     "ComponentConfig",
     "Config",
     "InvalidConfig",
     "PipelineConfig",
+    "PrometheusReader",
+    "Reader",
     "ServiceTelemetry",
     "describe",
     "dump_yaml",

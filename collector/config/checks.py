@@ -90,6 +90,7 @@ def run(config: Config, facts: Facts, problems: Problems) -> None:
     found.extend(_connector_ids(facts))
     found.extend(_service(config, facts, problems))
     found.extend(_references(facts))
+    found.extend(_signals(config, facts))
     if not found and not problems.decoding:
         found.extend(_connectors(config, facts))
 
@@ -195,24 +196,54 @@ def _references(facts: Facts) -> Iterator[str]:
             yield located(text, reference.mark, reference.path, fix)
 
 
+def _signals(config: Config, facts: Facts) -> Iterator[str]:
+    """A component may say that it is made for some signals only."""
+    for id_, (mark, path) in facts.pipelines.items():
+        pipeline = config.pipelines[id_]
+        for part, configured in (
+            ("receivers", config.receivers),
+            ("processors", config.processors),
+            ("exporters", config.exporters),
+        ):
+            for name in getattr(pipeline, part):
+                taken = getattr(getattr(configured.get(name), "cls", None), "signals", None)
+                if taken is not None and pipeline.signal not in taken:
+                    text = (
+                        f"failed to build pipelines: failed to create {quote(name)} {_WORDS[part]} "
+                        f"for data type {quote(pipeline.signal.value)}: telemetry type is not supported"
+                    )
+                    fix = f"it takes {', '.join(sorted(each.value for each in taken))}"
+                    yield located(text, mark, f"{path}.{part}", fix)
+
+
 def _connectors(config: Config, facts: Facts) -> Iterator[str]:
     """A connector joins pipelines: it is used on both sides, and never in a circle."""
     edges: dict[str, list[tuple[str, str]]] = {}
     for id_, mark in facts.configured["connectors"].items():
-        feeding = [p.id for p in config.pipelines.values() if id_ in p.exporters]
-        fed = [p.id for p in config.pipelines.values() if id_ in p.receivers]
-        for mine, other, side, missing in (
-            (fed, feeding, "receiver", "exporter"),
-            (feeding, fed, "exporter", "receiver"),
+        feeding = [p for p in config.pipelines.values() if id_ in p.exporters]
+        fed = [p for p in config.pipelines.values() if id_ in p.receivers]
+        pairs = getattr(config.connectors[id_].cls, "connects", None)
+        joined = [
+            (source.id, target.id)
+            for source in feeding
+            for target in fed
+            if pairs is None or (source.signal, target.signal) in pairs
+        ]
+        for mine, place, side, missing in (
+            (fed, 1, "receiver", "exporter"),
+            (feeding, 0, "exporter", "receiver"),
         ):
-            if mine and not other:
+            alone = [p.id for p in mine if p.id not in {pair[place] for pair in joined}]
+            if alone:
                 text = (
                     f"failed to build pipelines: connector {quote(id_)} used as {side} in "
-                    f"[{' '.join(mine)}] pipeline but not used in any supported {missing} pipeline"
+                    f"[{' '.join(alone)}] pipeline but not used in any supported {missing} pipeline"
                 )
-                yield located(text, mark, f"connectors.{id_}")
-        for source in feeding:
-            edges.setdefault(source, []).extend((target, id_) for target in fed)
+                words = sorted(f"{source} to {target}" for source, target in pairs or ())
+                fix = f"it connects {', '.join(words)}" if words else ""
+                yield located(text, mark, f"connectors.{id_}", fix)
+        for source, target in joined:
+            edges.setdefault(source, []).append((target, id_))
     for start in edges:
         circle = _circle(start, edges)
         if circle:

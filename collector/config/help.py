@@ -70,6 +70,12 @@ def describe(struct_type: type[msgspec.Struct]) -> dict[str, Any]:
         elif not inner:
             entry["default"] = shown(_default(field))
         entry["help"] = strings[field.name]
+        item = (
+            bare(section.item_type)
+            if isinstance(section, inspect.ListType | inspect.VarTupleType)
+            else None
+        )
+        inner = inner or (item if isinstance(item, inspect.StructType) else None)
         if inner:
             entry["keys"] = describe(inner.cls)
         described[field.encode_name] = entry

@@ -50,6 +50,10 @@ def _struct(value: msgspec.Struct) -> dict[str, Any]:
         elif item is None:
             if optional_struct(bare(field.type)) and field.default is not None:
                 found[field.encode_name] = {"enabled": False}
+        elif isinstance(item, list):
+            found[field.encode_name] = [
+                _struct(each) if isinstance(each, msgspec.Struct) else shown(each) for each in item
+            ]
         else:
             found[field.encode_name] = shown(item)
     return found

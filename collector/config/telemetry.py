@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from collector.model import Duration
+from collector.model import Duration, OnRequest
 
 _AnyCase = msgspec.Meta(extra={"case": "any"})
 
@@ -54,6 +54,44 @@ class Logs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Where the log is sent as OTLP, in the schema of OpenTelemetry's own configuration."""
 
 
+class PrometheusReader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Metrics that Prometheus fetches at `/metrics`."""
+
+    host: str = "localhost"
+    """Address to listen on. Loopback unless you say otherwise."""
+    port: int = 8888
+    """Port to listen on; 0 takes a free one."""
+    without_scope_info: bool = False
+    """Accepted: there are no scopes to show."""
+    without_units: bool = False
+    """Leave units out of the names."""
+    without_type_suffix: bool = False
+    """Leave `_total` out of the names of counters."""
+
+
+class PullExporter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who fetches."""
+
+    prometheus: OnRequest[PrometheusReader] = None
+    """Prometheus."""
+
+
+class Pull(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Metrics that are fetched."""
+
+    exporter: PullExporter = PullExporter()
+    """Who fetches."""
+
+
+class Reader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where metrics can be read, or are sent to."""
+
+    pull: Pull | None = None
+    """Metrics that are fetched."""
+    periodic: dict[str, Any] | None = None
+    """Accepted from the OpenTelemetry Collector; nothing is sent."""
+
+
 class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The collector's own metrics."""
 
@@ -61,8 +99,8 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How much is measured."""
     address: str = ""
     """Has no effect in the OpenTelemetry Collector since v0.123 either; use readers."""
-    readers: tuple[dict[str, Any], ...] | None = None
-    """Where metrics can be read, or are sent to."""
+    readers: tuple[Reader, ...] | None = None
+    """Where metrics can be read; unless given, `collector run` shows them on localhost:8888."""
     views: tuple[dict[str, Any], ...] = ()
     """Changes of single metrics."""
 
@@ -91,5 +129,5 @@ class ServiceTelemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Attributes of the collector itself."""
 
 
-IN_EFFECT: Final = frozenset({"logs.level"})
+IN_EFFECT: Final = frozenset({"logs.level", "metrics.level", "metrics.readers"})
 """The keys that do something today."""

@@ -1,9 +1,12 @@
 """
-One file of lines and the system calls on it; blocking, for one thread.
+One file that only grows, and the system calls on it; blocking, for one thread.
 
 The descriptor is opened in O_APPEND without following a symbolic link, and locked with flock for as
 long as it is open. That lock is what makes cutting back safe: nobody else appends behind the place
 that a failed write began at.
+
+A file is made of lines, or of frames (four bytes of length, big endian, and so many bytes). What
+stands behind the last whole one when the file is opened was left by a crash and moved aside.
 """
 
 import contextlib
@@ -14,10 +17,13 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from collector.exporters._file_places import Place
+
 MODE: Final = 0o640
 BLOCK: Final = 1 << 16
 MAX_TAIL: Final = 64 << 20
 """No batch is larger, so a longer last line was not written by us."""
+HEADER: Final = 4
 
 FIXES: Final = {
     errno.ENOENT: "the folder does not exist; create it, or set create_directory: true",
@@ -33,6 +39,10 @@ FIXES: Final = {
     errno.EFBIG: "the last line is longer than any of ours; this is another kind of file: change path",
     errno.ENXIO: "this is no regular file; change path",
 }
+UNUSABLE: Final = frozenset(
+    (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG, errno.ENXIO, errno.ENAMETOOLONG)
+)
+"""Waiting does not help: there is something else in the place of the file."""
 
 
 def explain(path: Path, error: OSError) -> str:
@@ -72,40 +82,56 @@ def write_all(fd: int, data: bytes) -> None:
 
 class Appender:
     """
-    A file that only grows, by whole lines.
+    A file that only grows, by whole lines or frames.
 
     Args:
-        path: where it is. `open` first; after an error or a move, `in_place` is false and `open`
+        place: where it is. `open` first; after an error or a move, `in_place` is false and `open`
             is due again.
+        frames: whether it is made of frames.
+        folder_mode: of inner folders that are missing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place, *, frames: bool = False, folder_mode: int = 0o750) -> None:
+        self.place = place
+        self.path = place.path
+        self.frames = frames
+        self._folder_mode = folder_mode
         self._fd = -1
         self._dirty = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a descriptor."""
+        return self._fd >= 0
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has; only while it is open."""
+        return os.fstat(self._fd).st_size
+
     def open(self) -> int:
         """
-        Open or create the file, lock it, and cut a torn last line.
+        Open or create the file, lock it, and cut a torn end.
 
         Returns:
-            How many bytes behind the last newline were moved to `<path>.torn`.
+            How many bytes behind the last whole line or frame were moved to `<path>.torn`.
 
         Raises:
             OSError: it cannot be opened; `explain` turns it into words.
         """
         self.close(sync=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        fd = os.open(self.path, flags, MODE)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.ENXIO, "not a regular file")
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            torn = self._repair(fd)
-            sync_folder(self.path.parent)
-        except BaseException:
-            os.close(fd)
-            raise
+        with self.place.folder(self._folder_mode) as folder:
+            fd = os.open(self.place.name, flags, MODE, dir_fd=folder)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise OSError(errno.ENXIO, "not a regular file")
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                torn = self._repair(fd, folder)
+                os.fsync(folder)
+            except BaseException:
+                os.close(fd)
+                raise
         self._fd = fd
         return torn
 
@@ -115,40 +141,59 @@ class Appender:
             return False
         try:
             named = os.lstat(self.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return os.path.samestat(named, os.fstat(self._fd))
 
-    def append(self, lines: bytes, *, sync: bool) -> None:
+    def write(self, data: bytes) -> None:
         """
-        Add whole lines, and force them to disk if `sync`.
+        Add whole lines or frames; `sync` forces them to disk.
 
         Raises:
-            OSError: it failed. The file ends where it ended before and is closed: after a failed
-                fsync a descriptor cannot be trusted, because the kernel reports the loss once.
+            OSError: it failed, and a part may stand in the file: `cut` is due.
         """
-        end = os.fstat(self._fd).st_size
-        try:
-            write_all(self._fd, lines)
-            self._dirty = True
-            if sync:
-                self.sync()
-        except OSError:
-            with contextlib.suppress(OSError):  # then `open` finds the torn line
+        self._dirty = True
+        write_all(self._fd, data)
+
+    def cut(self, end: int) -> None:
+        """
+        Take back what was written behind `end`, also when the file was closed since, and close it.
+
+        It is closed because a descriptor cannot be trusted after a failed fsync: the kernel reports
+        the loss once. What cannot be cut is found by the next `open`, or stays as a repeat.
+        """
+        with contextlib.suppress(OSError):
+            if self._fd < 0:
+                flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                with self.place.folder() as folder:
+                    self._fd = os.open(self.place.name, flags, dir_fd=folder)
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.size > end:
                 os.ftruncate(self._fd, end)
-            self._drop()
-            raise
+        self._drop()
 
     def sync(self) -> None:
         """
-        Force what was appended to disk.
+        Force what was written to disk.
 
         Raises:
-            OSError: it failed; `append` and `close` give the file up then, and so must the caller.
+            OSError: it failed; `close` gives the file up then, and so must the caller.
         """
         if self._fd >= 0 and self._dirty:
             os.fdatasync(self._fd)
             self._dirty = False
+
+    def move(self, name: str) -> None:
+        """
+        Give the file another name in its folder, durably, and close it.
+
+        Raises:
+            OSError: it has its old name still.
+        """
+        with self.place.folder() as folder:
+            os.rename(self.place.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+            self._drop()
+            os.fsync(folder)
 
     def close(self, *, sync: bool) -> None:
         """Close the file, after a last `sync` if wanted."""
@@ -163,29 +208,49 @@ class Appender:
         if fd >= 0:
             os.close(fd)
 
-    def _repair(self, fd: int) -> int:
-        """Move what stands behind the last newline to `<path>.torn`; how many bytes that was."""
+    def _repair(self, fd: int, folder: int) -> int:
+        """Move what stands behind the last whole line or frame aside; how many bytes that was."""
         size = os.fstat(fd).st_size
-        keep = size
-        while keep > 0:
-            start = max(0, keep - BLOCK)
-            newline = os.pread(fd, keep - start, start).rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-            keep = start
-            if size - keep > MAX_TAIL:
-                raise OSError(errno.EFBIG, "the last line is too long")
+        keep = whole_frames(fd, size) if self.frames else whole_lines(fd, size)
         if keep == size:
             return 0
-        aside = Path(f"{self.path}.torn")
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        torn = os.open(aside, flags, MODE)
+        aside = os.open(f"{self.place.name}.torn", flags, MODE, dir_fd=folder)
         try:
-            write_all(torn, os.pread(fd, size - keep, keep) + b"\n")
-            os.fsync(torn)
+            for start in range(keep, size, BLOCK):
+                write_all(aside, os.pread(fd, min(BLOCK, size - start), start))
+            if not self.frames:
+                write_all(aside, b"\n")
+            os.fsync(aside)
         finally:
-            os.close(torn)
+            os.close(aside)
         os.ftruncate(fd, keep)
         os.fsync(fd)
         return size - keep
+
+
+def whole_lines(fd: int, size: int) -> int:
+    """Where the last whole line ends."""
+    keep = size
+    while keep > 0:
+        start = max(0, keep - BLOCK)
+        newline = os.pread(fd, keep - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        keep = start
+        if size - keep > MAX_TAIL:
+            raise OSError(errno.EFBIG, "the last line is too long")
+    return keep
+
+
+def whole_frames(fd: int, size: int) -> int:
+    """Where the last whole frame ends; a frame is never empty, but what a power cut leaves may be."""
+    keep = 0
+    while keep + HEADER <= size:
+        length = int.from_bytes(os.pread(fd, HEADER, keep))
+        if length > MAX_TAIL and keep == 0:
+            raise OSError(errno.EFBIG, "the first frame is too long")
+        if not 0 < length <= MAX_TAIL or keep + HEADER + length > size:
+            break
+        keep += HEADER + length
+    return keep

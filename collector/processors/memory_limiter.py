@@ -7,8 +7,8 @@ and the allocator keep freed memory for themselves, so above the limit the garba
 the allocator is asked to give pages back; without that a burst could keep the limiter closed for
 ever.
 
-It belongs first in a pipeline. What is decoded already is in memory; before that, the receiver's
-own budget of bytes in flight is the limit.
+It belongs first in a pipeline: receivers ask it (`admit`) before they decode a body, or read it,
+so that while it refuses nothing more comes into memory. Whatever still arrives is refused, too.
 """
 
 import asyncio
@@ -123,6 +123,16 @@ class MemoryLimiter:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def admit(self) -> None:
+        """
+        Say before a request is decoded whether it would be taken.
+
+        Raises:
+            Retryable: there is too little memory.
+        """
+        if self.refusing:
+            raise Retryable(REFUSED, max(1.0, self.config.check_interval))
 
     async def __call__(self, batch: Batch) -> None:
         """

@@ -19,8 +19,8 @@ import ipaddress
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Self
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final, Self, cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -32,8 +32,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.errors import Retryable, StartFailed
 from collector.model import Duration, ExporterId, Host, Secret
-from collector.query import service
+from collector.query import failures, service, slow, tail, tasks
 from collector.query.parameters import LOG_PARAMETERS, BadParameter, log_query
+from collector.query.tail import Lines
 from collector.serving import serving
 from collector.stores.base import Store, dumps
 
@@ -71,6 +72,8 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long a question waits for its turn before it is answered 429."""
     max_rows: int = 5000
     """The largest `limit` of a question about logs, from 1000 to 9999."""
+    max_tails: int = 8
+    """How many may follow new log records at once (`/api/v1/tail`)."""
     max_traces: int = 50
     """The most traces in the answer to one id."""
     max_spans: int = 10_000
@@ -78,7 +81,8 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         """Refuse what cannot work or would expose the data."""
-        for name in ("timeout", "queue_timeout", "max_concurrent", "max_traces", "max_spans"):
+        positive = ("timeout", "queue_timeout", "max_concurrent", "max_tails", "max_traces")
+        for name in (*positive, "max_spans"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive")
         if not 1000 <= self.max_rows < service.PAGE:
@@ -105,16 +109,19 @@ class QueryServer:
         self._config = config
         self._host = host
         self._stack = contextlib.AsyncExitStack()
+        self._closing = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         """Choose the store and start to listen."""
+        self._closing.clear()
         app = self._app(self._store())
         address = await self._stack.enter_async_context(serving(app, self._config.endpoint))
         self.endpoints["http"] = address
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Answer what is open, then stop."""
+        """Answer what is open, end what never would, then stop."""
+        self._closing.set()
         await self._stack.aclose()
         self.endpoints.clear()
 
@@ -131,12 +138,16 @@ class QueryServer:
         return found
 
     def _app(self, store: Store) -> ASGIApp:
-        questions = Questions(store, self._config, self._host)
+        questions = Questions(store, self._config, self._host, self._closing)
         app = Starlette(
             routes=[
                 Route("/", questions.index),
                 Route("/api/v1/trace/{id:path}", questions.trace),
                 Route("/api/v1/logs", questions.logs),
+                Route("/api/v1/errors", questions.errors),
+                Route("/api/v1/slow", questions.slow),
+                Route("/api/v1/tasks", questions.tasks),
+                Route("/api/v1/tail", questions.tail),
                 Route("/api/v1/stats", questions.stats),
             ],
             exception_handlers={HTTPException: _http_error},
@@ -187,10 +198,14 @@ class Guard:
 class Questions:
     """The routes."""
 
-    def __init__(self, store: Store, config: QueryConfig, host: Host) -> None:
+    def __init__(
+        self, store: Store, config: QueryConfig, host: Host, closing: asyncio.Event
+    ) -> None:
         self._store = store
         self._config = config
         self._host = host
+        self._closing = closing
+        self._tails = 0
         self._places = asyncio.Semaphore(config.max_concurrent)
         self._warned_at = -math.inf
         self._limits = service.Limits(
@@ -222,6 +237,69 @@ class Questions:
             return _json(200, service.encode(await service.logs(self._store, query)))
 
         return await self._answer(request, ask)
+
+    async def errors(self, request: Request) -> Response:
+        """GET /api/v1/errors."""
+
+        async def ask() -> Response:
+            asked = failures.question(**self._asked(request))
+            return _json(200, dumps(await failures.errors(self._store, asked)))
+
+        return await self._answer(request, ask)
+
+    async def slow(self, request: Request) -> Response:
+        """GET /api/v1/slow."""
+
+        async def ask() -> Response:
+            asked = slow.question(**self._asked(request))
+            return _json(200, dumps(await slow.slow(self._store, asked)))
+
+        return await self._answer(request, ask)
+
+    async def tasks(self, request: Request) -> Response:
+        """GET /api/v1/tasks."""
+
+        async def ask() -> Response:
+            asked = tasks.question(**self._asked(request))
+            return _json(200, dumps(await tasks.tasks(self._store, asked)))
+
+        return await self._answer(request, ask)
+
+    async def tail(self, request: Request) -> Response:
+        """GET /api/v1/tail: an answer that ends when the client leaves."""
+
+        async def ask() -> Response:
+            pairs = request.query_params.multi_items()
+            asked = tail.question(pairs, now_unix_nano=time.time_ns())
+            if self._tails >= self._config.max_tails:
+                busy = f"{self._config.max_tails} follow already; ask again later"
+                return error(429, busy, _retry_after(10))
+            lines = self._following(tail.tail(self._store, asked))
+            try:
+                first = await anext(lines)
+            except BaseException:
+                await lines.aclose()
+                raise
+            return cast("Response", tail.Streaming(lines, first, HEADERS, self._closing))
+
+        return await self._answer(request, ask)
+
+    async def _following(self, lines: AsyncGenerator[Lines, None]) -> AsyncGenerator[Lines, None]:
+        """The same lines, counted as one who follows."""
+        self._tails += 1
+        try:
+            async for found in lines:
+                yield found
+        finally:
+            self._tails -= 1
+            await lines.aclose()
+
+    def _asked(self, request: Request) -> dict[str, Any]:
+        return {
+            "pairs": request.query_params.multi_items(),
+            "now_unix_nano": time.time_ns(),
+            "max_rows": self._config.max_rows,
+        }
 
     async def stats(self, request: Request) -> Response:
         """GET /api/v1/stats."""
@@ -339,18 +417,25 @@ INDEX: Final = """<!doctype html>
 <dl>
 <dt><code>GET /api/v1/trace/ID</code></dt>
 <dd>Everything about one id: trace, correlation, request, task, order or batch run id.</dd>
-<dt><code>GET /api/v1/logs</code></dt>
-<dd>Log records, newest first, a page at a time. Parameters:
-<ul>
-{parameters}
-</ul></dd>
+{questions}
 <dt><code>GET /api/v1/stats</code></dt>
 <dd>The collector's counters.</dd>
 </dl>
 </body></html>
 """.format(
-    parameters="\n".join(
-        f"<li><code>{html.escape(name)}</code>: {html.escape(text)}</li>"
-        for name, text in LOG_PARAMETERS.items()
+    questions="\n".join(
+        f"<dt><code>GET /api/v1/{name}</code></dt>\n<dd>{html.escape(what)} Parameters:\n<ul>\n"
+        + "\n".join(
+            f"<li><code>{html.escape(key)}</code>: {html.escape(text)}</li>"
+            for key, text in parameters.items()
+        )
+        + "\n</ul></dd>"
+        for name, what, parameters in (
+            ("logs", "Log records, newest first, a page at a time.", LOG_PARAMETERS),
+            ("errors", "Failures that mean the same, as groups.", failures.PARAMETERS),
+            ("slow", "The slowest operations or traces.", slow.PARAMETERS),
+            ("tasks", "What became of Celery tasks.", tasks.PARAMETERS),
+            ("tail", "New log records as they come, one JSON object per line.", tail.PARAMETERS),
+        )
     )
 )

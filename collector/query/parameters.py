@@ -9,7 +9,7 @@ refused, because a filter that is silently ignored gives a wrong answer.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -88,12 +88,60 @@ def log_query(
     Raises:
         BadParameter: with the name and the fix.
     """
+    given, where = read_pairs(pairs, LOG_PARAMETERS)
+    return log_conditions(
+        given,
+        where,
+        now_unix_nano=now_unix_nano,
+        limit=limit(given, min(DEFAULT_LIMIT, max_rows), max_rows),
+    )
+
+
+def log_conditions(
+    given: Mapping[str, str],
+    where: Sequence[tuple[str, str]],
+    *,
+    now_unix_nano: int,
+    limit: int,
+) -> Query:
+    """The query that parameters about log records ask for, once they are read."""
+    since, until = time_range(given, now_unix_nano)
+    return Query(
+        signal=Signal.LOGS,
+        trace_ids=_trace(given["trace_id"]) if "trace_id" in given else (),
+        context={key: given[key] for key in CONTEXT.values() if key in given},
+        service=given.get("service"),
+        min_severity=_level(given.get("level", "debug")),
+        name=given.get("event"),
+        since_unix_nano=since,
+        until_unix_nano=until,
+        text=given.get("text"),
+        where=tuple(where),
+        newest_first=_newest_first(given.get("order", "newest")),
+        limit=limit,
+        after=_cursor(given["cursor"]) if "cursor" in given else None,
+    )
+
+
+def read_pairs(
+    pairs: Iterable[tuple[str, str]], known: Mapping[str, str]
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """
+    Parameters by name, and the key=value pairs of `where`.
+
+    Args:
+        pairs: names and values; only `where` may stand twice.
+        known: the parameters that there are, by name.
+
+    Raises:
+        BadParameter: an unknown, repeated, empty or enormous one.
+    """
     given: dict[str, str] = {}
     where: list[tuple[str, str]] = []
     for name, value in pairs:
-        if name not in LOG_PARAMETERS:
-            near = difflib.get_close_matches(name, LOG_PARAMETERS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(LOG_PARAMETERS)}"
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise BadParameter(name[:64], f"unknown parameter; {hint}")
         if not value:
             raise BadParameter(name, "empty; leave it out or give a value")
@@ -107,26 +155,57 @@ def log_query(
             given[name] = value
     if len(where) > MAX_WHERE:
         raise BadParameter("where", f"given more than {MAX_WHERE} times")
+    return given, where
 
-    since = _time(given, "since", now_unix_nano)
-    until = _time(given, "until", now_unix_nano)
-    if since is not None and until is not None and since >= until:
+
+def time_range(
+    given: Mapping[str, str], now_unix_nano: int, since: str | None = None
+) -> tuple[int | None, int | None]:
+    """
+    `since` and `until` in nanoseconds.
+
+    Args:
+        given: the parameters.
+        now_unix_nano: what ages count back from.
+        since: what it is unless it is given.
+    """
+    words = given if since is None or "since" in given else {**given, "since": since}
+    begin = _time(words, "since", now_unix_nano)
+    end = _time(words, "until", now_unix_nano)
+    if begin is not None and end is not None and begin >= end:
         raise BadParameter("since", "not before until; swap them")
-    return Query(
-        signal=Signal.LOGS,
-        trace_ids=_trace(given["trace_id"]) if "trace_id" in given else (),
-        context={key: given[key] for key in CONTEXT.values() if key in given},
-        service=given.get("service"),
-        min_severity=_level(given.get("level", "debug")),
-        name=given.get("event"),
-        since_unix_nano=since,
-        until_unix_nano=until,
-        text=given.get("text"),
-        where=tuple(where),
-        newest_first=_newest_first(given.get("order", "newest")),
-        limit=_limit(given.get("limit", str(min(DEFAULT_LIMIT, max_rows))), max_rows),
-        after=_cursor(given["cursor"]) if "cursor" in given else None,
-    )
+    return begin, end
+
+
+def limit(given: Mapping[str, str], default: int, most: int) -> int:
+    """`limit` as a number."""
+    text = given.get("limit")
+    value = default if text is None else int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+    if not 1 <= value <= most:
+        raise BadParameter("limit", f"write a whole number from 1 to {most}; page with cursor")
+    return value
+
+
+def age_s(given: Mapping[str, str], name: str, default: float) -> float:
+    """A duration such as 500ms, 15m or 1h30m, in seconds."""
+    text = given.get(name)
+    if text is None:
+        return default
+    if not _AGE.fullmatch(text):
+        raise BadParameter(name, "write a duration such as 500ms, 2s, 15m or 1h30m")
+    return _seconds(text)
+
+
+def flag(given: Mapping[str, str], name: str) -> bool:
+    """True or false, false unless it is given."""
+    text = given.get(name, "false")
+    if text not in ("true", "false"):
+        raise BadParameter(name, "write true or false")
+    return text == "true"
+
+
+def _seconds(text: str) -> float:
+    return sum(float(number) * _UNITS[unit] for number, unit in _AGE_PART.findall(text))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -155,13 +234,6 @@ def _newest_first(text: str) -> bool:
     return text == "newest"
 
 
-def _limit(text: str, max_rows: int) -> int:
-    value = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
-    if not 1 <= value <= max_rows:
-        raise BadParameter("limit", f"write a whole number from 1 to {max_rows}; page with cursor")
-    return value
-
-
 def _cursor(text: str) -> tuple[int, str]:
     parts = _CURSOR.fullmatch(text)
     if parts is None or int(parts[1]) >= 2**64:
@@ -169,13 +241,12 @@ def _cursor(text: str) -> tuple[int, str]:
     return int(parts[1]), parts[2]
 
 
-def _time(given: dict[str, str], name: str, now_unix_nano: int) -> int | None:
+def _time(given: Mapping[str, str], name: str, now_unix_nano: int) -> int | None:
     text = given.get(name)
     if text is None:
         return None
     if _AGE.fullmatch(text):
-        age_s = sum(float(number) * _UNITS[unit] for number, unit in _AGE_PART.findall(text))
-        return max(0, now_unix_nano - int(age_s * 1e9))
+        return max(0, now_unix_nano - int(_seconds(text) * 1e9))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -11,6 +11,7 @@ spans is then a long list and not a recursion. Everything fetched is bounded; wh
 said in `Answer.cut`.
 """
 
+import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -190,15 +191,19 @@ async def trace(store: Store, text: str, limits: Limits | None = None) -> Answer
     spans = _Collected(store, Signal.TRACES, limits.spans)
     logs = _Collected(store, Signal.LOGS, limits.logs)
     for form in ids:
-        await spans.add(Query(signal=Signal.TRACES, id=form))
-        await logs.add(Query(signal=Signal.LOGS, id=form))
+        await asyncio.gather(
+            spans.add(Query(signal=Signal.TRACES, id=form)),
+            logs.add(Query(signal=Signal.LOGS, id=form)),
+        )
     named = dict.fromkeys(filter(None, map(_trace_id, (*spans.in_order(), *logs.in_order()))))
     chosen = list(named)[: limits.traces]
     # Asked for by its own id, a trace is complete already; of the others only some documents carry
     # the id, so they are fetched whole.
     if rest := tuple(found for found in chosen if found not in ids):
-        await spans.add(Query(signal=Signal.TRACES, trace_ids=rest))
-        await logs.add(Query(signal=Signal.LOGS, trace_ids=rest))
+        await asyncio.gather(
+            spans.add(Query(signal=Signal.TRACES, trace_ids=rest)),
+            logs.add(Query(signal=Signal.LOGS, trace_ids=rest)),
+        )
 
     grouped: dict[str, tuple[list[Document], list[Document]]] = {key: ([], []) for key in chosen}
     loose = []

@@ -4,7 +4,9 @@ What both transports do with a body: decompress, decode, count, hand on, and ans
 The twins (`_otlp_grpc`, `_otlp_http`) only speak their protocol. Here are the bounds that keep a
 burst from becoming an outage: calls at once, bytes in flight, two threads for large bodies (a
 body of 20 MiB would stop the event loop for a second), and a longest wait for the pipeline. Over a
-bound the answer is `Retryable`: the sender keeps the data.
+bound the answer is `Retryable`: the sender keeps the data. Before anything of a body is decoded,
+the pipeline may say that it takes nothing now (`memory_limiter`), and what the decoder is going to
+make of the body is charged at its worst.
 
 The pipeline runs in a task of its own. A client that goes away in the middle does not cancel a
 write, and stopping waits for it.
@@ -26,18 +28,19 @@ from collector.errors import (
     Permanent,
     Retryable,
     TooLarge,
+    Unauthenticated,
     Unsupported,
     WrongMethod,
 )
 from collector.model import Batch, Consume, Host, Request, Signal
-from collector.otlp import BAD_IDS, NOUNS, Decoded, Encoding, decode, request_key
+from collector.otlp import BAD_IDS, NOUNS, TOO_LARGE, Decoded, Encoding, decode, request_key
 from collector.receivers._compression import decompress
+from collector.receivers._limits import Limits
 
-CALLS: Final = 256
-"""Requests in work at once, over both transports."""
-IN_FLIGHT: Final = 256 << 20
-"""Bytes of all requests in work; a decompressed body is charged three times, as its message needs."""
 MESSAGE_FACTOR: Final = 3
+"""A decompressed body is charged so many times: itself, its message, what is made for the way out."""
+OBJECT_BYTES: Final = 96
+"""What one message inside of a request is charged beside its bytes: two bytes can become 83."""
 INLINE: Final = 32 << 10
 """Bodies up to this size are decoded on the event loop: a thread costs more than they do."""
 THREADS: Final = 2
@@ -45,6 +48,7 @@ PATIENCE_S: Final = 60.0
 """How long the pipeline may take before the sender is told to try again."""
 DELAY_S: Final = 1.0
 REASONS: Final[dict[type[CollectorError], str]] = {
+    Unauthenticated: "unauthenticated",
     Malformed: "malformed",
     TooLarge: "too_large",
     Unsupported: "unsupported",
@@ -76,10 +80,18 @@ class Intake:
     Args:
         host: for counters and the log.
         next: the pipelines.
+        limits: how much at once, and in one request.
     """
 
-    def __init__(self, host: Host, next: Mapping[Signal, Consume]) -> None:  # noqa: A002 - the word of the protocol
+    def __init__(
+        self,
+        host: Host,
+        next: Mapping[Signal, Consume],  # noqa: A002 - the word of the protocol
+        limits: Limits,
+    ) -> None:
         self.next = next
+        self.limits = limits
+        self.inside = limits.inside()
         self.stats = host.stats
         self.log = host.log
         self.receiver = host.id
@@ -99,6 +111,21 @@ class Intake:
             yield made
         finally:
             made.release()
+
+    def admit(self, signal: Signal) -> None:
+        """
+        Ask before a body is read whether it would be taken at all.
+
+        Raises:
+            NotFound: the signal is part of no pipeline.
+            Retryable: its pipeline takes nothing now.
+        """
+        consume = self.next.get(signal)
+        if consume is None:
+            raise NotFound(f"{signal.value} are part of no pipeline of this collector")
+        ask = getattr(consume, "admit", None)
+        if ask is not None:
+            ask()
 
     async def take(
         self,
@@ -136,7 +163,14 @@ class Intake:
             charge.add(MESSAGE_FACTOR * len(plain))
             key = request_key("", signal, plain)
             request = Request(received_at_unix_nano=now, key=key, transport=transport)
-            return decode(signal, plain, encoding=encoding, request=request)
+            return decode(
+                signal,
+                plain,
+                encoding=encoding,
+                request=request,
+                limits=self.inside,
+                weigh=charge.weigh,
+            )
 
         with self._slot():
             if len(body) <= INLINE and not compression:
@@ -152,8 +186,9 @@ class Intake:
     @contextlib.contextmanager
     def _slot(self) -> Iterator[None]:
         """One request in work. A client that left may still have its batch in the pipeline."""
-        if self._calls >= CALLS or len(self._tasks) >= CALLS:
-            raise Retryable(f"{CALLS} requests are in work already", DELAY_S)
+        most = self.limits.max_requests
+        if self._calls >= most or len(self._tasks) >= most:
+            raise Retryable(f"{most} requests are in work already", DELAY_S)
         self._calls += 1
         try:
             yield
@@ -164,6 +199,7 @@ class Intake:
         """Count what decoding left out or changed."""
         for text, amount in decoded.reasons.items():
             reason = "ids" if text == BAD_IDS else "undecodable"
+            reason = "too_large" if text.startswith(TOO_LARGE) else reason
             self.stats.add(
                 "otelier_receiver_rejected_items", amount, receiver=self.receiver, reason=reason
             )
@@ -240,6 +276,7 @@ class Charge:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._amount = 0
+        self._weighed = 0
         self._released = False
 
     def add(self, amount: int) -> None:
@@ -252,10 +289,28 @@ class Charge:
         with self._intake.lock:
             if self._released:
                 raise Retryable("the client has left", DELAY_S)
-            if self._intake.in_flight + amount > IN_FLIGHT:
-                raise Retryable(f"{IN_FLIGHT >> 20} MiB of requests are in work already", DELAY_S)
+            budget = self._intake.limits.max_in_flight_size
+            if self._amount + amount > budget:
+                # Alone it would never fit: coming again is of no use.
+                raise TooLarge(
+                    f"the request needs more than {budget} bytes in memory; send smaller batches"
+                )
+            if self._intake.in_flight + amount > budget:
+                raise Retryable(f"{budget >> 20} MiB of requests are in work already", DELAY_S)
             self._intake.in_flight += amount
             self._amount += amount
+
+    def weigh(self, objects: int) -> None:
+        """
+        Charge what decoding is going to make; only the largest of several counts.
+
+        Raises:
+            Retryable, TooLarge: as `add`.
+        """
+        amount = objects * OBJECT_BYTES
+        if amount > self._weighed:
+            self.add(amount - self._weighed)
+            self._weighed = amount
 
     def release(self) -> None:
         """Give everything back."""

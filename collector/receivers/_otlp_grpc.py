@@ -1,29 +1,39 @@
 """
 OTLP over gRPC: one generic handler, bytes in and bytes out.
 
-Identity serializers leave decoding to `Intake`, which is the same for both transports. Every
-exception is turned into a code here, once: what escapes from a handler is UNKNOWN for the client,
+Identity serializers leave decoding to `Intake`, which is the same for both transports. A call is
+served as a stream of one message, which on the wire is the same: only so is a handler entered
+before the message is read, to check the credential, to ask whether it would be taken at all, and to
+read it within a deadline. Every exception is turned into a code here, once: what escapes from a handler is UNKNOWN for the client,
 and OTLP clients drop the batch on UNKNOWN. A refusal that should be tried again carries RetryInfo
 in `grpc-status-details-bin`, where the specification wants it, and in `google.rpc.retryinfo-bin`,
 where Python clients look. The bound on calls is `Intake`'s: gRPC's own answers
 RESOURCE_EXHAUSTED, which is final.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import grpc
 import grpc.aio
 import msgspec
 
-from collector.errors import CollectorError, NotFound, Retryable, StartFailed, answer
+from collector.errors import CollectorError, Malformed, Retryable, StartFailed, answer
 from collector.model import Duration, Signal
 from collector.otlp import response, retry_info, shorten, status
+from collector.receivers._access import Access, Auth, exposed
 from collector.receivers._intake import Intake, reason_of
-from collector.receivers._sockets import listen_all
-from collector.serving import address_of
+from collector.receivers._sockets import listen_all, where
+from collector.receivers._tls import Identity, Tls
+from collector.serving import UNIX, address_of, hide
 
-KEY: Final = "protocols::grpc::endpoint"
+KEY: Final = "protocols::grpc"
+STREAMS: Final = 1_000
+"""Calls at once on one connection."""
+HANDSHAKE_MS: Final = 10_000
+"""How long a new connection may take until it speaks HTTP/2."""
 SERVICES: Final = {
     Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
     Signal.METRICS: "opentelemetry.proto.collector.metrics.v1.MetricsService",
@@ -71,18 +81,28 @@ class Grpc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     endpoint: str = "localhost:4317"
     """Address to listen on, `host:port`. Loopback unless you say otherwise; port 0 takes a free one."""
-    transport: Literal["tcp"] = "tcp"
-    """Kind of socket."""
+    transport: Literal["tcp", "unix"] = "tcp"
+    """Kind of socket; with unix the endpoint is a path."""
+    tls: Tls | None = None
+    """Encryption, and certificates of clients."""
+    auth: Auth | None = None
+    """The credential that every call needs."""
+    dangerously_allow_unauthenticated: bool = False
+    """Listen beyond loopback without token or mTLS: everybody who reaches the port can send."""
     max_recv_msg_size_mib: int = 20
     """Largest message in MiB, as it comes and when it is decompressed; 0 means 20, too."""
     max_concurrent_streams: int = 0
-    """Calls at once on one connection; 0 sets no bound of its own."""
+    """Calls at once on one connection; 0 means 1000."""
+    read_timeout: Duration = Duration(60)
+    """How long the message of a call may take; then the call ends as UNAVAILABLE."""
     keepalive: Keepalive = Keepalive()
     """Pings and the age of connections."""
 
     def check(self) -> list[str]:
         """What is wrong with these settings, one text each."""
-        problems = []
+        problems = exposed(self)
+        if self.read_timeout <= 0:
+            problems.append("read_timeout must be greater than zero")
         if not 0 <= self.max_recv_msg_size_mib <= 1024:
             problems.append("max_recv_msg_size_mib must be between 0 and 1024")
         if self.max_concurrent_streams < 0:
@@ -97,7 +117,7 @@ class Grpc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """The settings as gRPC's channel arguments."""
         server, policy = self.keepalive.server_parameters, self.keepalive.enforcement_policy
         limits = {
-            "grpc.max_concurrent_streams": self.max_concurrent_streams,
+            "grpc.max_concurrent_streams": self.max_concurrent_streams or STREAMS,
             "grpc.max_connection_idle_ms": int(server.max_connection_idle * 1000),
             "grpc.max_connection_age_ms": int(server.max_connection_age * 1000),
             "grpc.max_connection_age_grace_ms": int(server.max_connection_age_grace * 1000),
@@ -110,6 +130,7 @@ class Grpc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             # A second collector on the same port must fail, not share it in silence.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", self.message_limit()),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             *((name, value) for name, value in limits.items() if value),
         ]
 
@@ -121,11 +142,15 @@ class Server:
     Args:
         config: the settings.
         intake: where messages go.
+        access: who may send.
+        place: the path of the settings, for messages.
     """
 
-    def __init__(self, config: Grpc, intake: Intake) -> None:
+    def __init__(self, config: Grpc, intake: Intake, access: Access, place: str) -> None:
         self.config = config
         self.intake = intake
+        self.access = access
+        self.place = place
         self._server: Any = None
 
     async def start(self) -> str:
@@ -133,35 +158,53 @@ class Server:
         Bind and serve; the address, with the real port.
 
         Raises:
-            StartFailed: the endpoint cannot be bound; the message names the key and the fix.
+            StartFailed: the endpoint or the certificate cannot be used; the message names the key
+                and the fix.
         """
-        server = grpc.aio.server(options=self.config.options())
+        tls = self.config.tls
+        warn = self.intake.log.warning
+        identity = Identity(tls, f"{self.place}::tls", warn) if tls is not None else None
+        connections = self.intake.limits.max_connections
+        server = grpc.aio.server(
+            options=[
+                *self.config.options(),
+                ("grpc.max_allowed_incoming_connections", connections),
+            ]
+        )
         server.add_generic_rpc_handlers(
             tuple(
                 grpc.method_handlers_generic_handler(
                     service,
-                    {"Export": grpc.unary_unary_rpc_method_handler(self.handler(signal))},
+                    {"Export": grpc.stream_unary_rpc_method_handler(self.handler(signal))},
                 )
                 for signal, service in SERVICES.items()
             )
         )
-        address = self.bind(server)
+        address = self.bind(server, identity)
         await server.start()
         self._server = server
         return address
 
-    def bind(self, server: Any) -> str:
+    def bind(self, server: Any, identity: Identity | None) -> str:
         """Add the ports; the first address, with the real port."""
-        key = f"receivers::{self.intake.receiver}::{KEY}"
+        key = f"{self.place}::endpoint"
         # gRPC reports a port in use as a RuntimeError and several lines on stderr: bind first, to
         # have an error of ours, and let go again.
-        listeners = listen_all(self.config.endpoint, key)
+        listeners = listen_all(where(self.config.endpoint, self.config.transport), key)
         addresses = [address_of(listener) for listener in listeners]
         for listener in listeners:
+            hide(listener)
             listener.close()
         try:
             for address in addresses:
-                server.add_insecure_port(address)
+                path = address.removeprefix(UNIX) if address.startswith(UNIX) else ""
+                target = f"unix:{path}" if path else address
+                if identity is None:
+                    server.add_insecure_port(target)
+                else:
+                    server.add_secure_port(target, identity.credentials())
+                if path:
+                    Path(path).chmod(0o660)
         except RuntimeError as error:
             raise StartFailed(f"{key}: cannot listen on {address}: {error}") from error
         return addresses[0]
@@ -171,13 +214,13 @@ class Server:
         if self._server is not None:
             await self._server.stop(grace_s)
 
-    def handler(self, signal: Signal) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def handler(self, signal: Signal) -> Callable[[Any, Any], Awaitable[bytes]]:
         """The `Export` of one service."""
 
-        async def export(body: bytes, context: Any) -> bytes:
+        async def export(_: Any, context: Any) -> bytes:
             error: CollectorError
             try:
-                return await self.export(signal, body)
+                return await self.export(signal, context)
             except CollectorError as known:
                 error = known
             except Exception as unknown:
@@ -190,11 +233,19 @@ class Server:
 
         return export
 
-    async def export(self, signal: Signal, body: bytes) -> bytes:
+    async def export(self, signal: Signal, context: Any) -> bytes:
         """The response to a good request."""
-        if signal not in self.intake.next:
-            raise NotFound(f"{signal.value} are part of no pipeline of this collector")
+        self.access.check(lambda name: values_of(context, name))
+        self.intake.admit(signal)
         with self.intake.charge() as charge:
+            try:
+                async with asyncio.timeout(self.config.read_timeout):
+                    body = await context.read()
+            except TimeoutError as error:
+                text = f"the message took longer than {self.config.read_timeout:g} s"
+                raise Retryable(text) from error
+            if body is grpc.aio.EOF:
+                raise Malformed("the call ended without a message")
             charge.add(len(body))
             taken = await self.intake.take(
                 signal,
@@ -205,6 +256,15 @@ class Server:
                 cap=self.config.message_limit(),
             )
         return response(signal, taken.rejected, taken.message, "protobuf")
+
+
+def values_of(context: Any, header: str) -> list[bytes]:
+    """The values of one header of a call."""
+    return [
+        value.encode() if isinstance(value, str) else value
+        for name, value in context.invocation_metadata() or ()
+        if name == header
+    ]
 
 
 async def abort(context: Any, error: CollectorError) -> None:

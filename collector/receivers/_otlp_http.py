@@ -23,16 +23,20 @@ from collector.errors import (
     NotFound,
     Retryable,
     TooLarge,
+    Unauthenticated,
     Unsupported,
     WrongMethod,
     answer,
 )
 from collector.model import Duration, Signal
 from collector.otlp import Encoding, response, status
+from collector.receivers._access import Access, Auth, exposed
+from collector.receivers._cors import Cors
 from collector.receivers._http_connection import Connection
 from collector.receivers._intake import Charge, Intake, reason_of
-from collector.receivers._sockets import listen_all
-from collector.serving import address_of
+from collector.receivers._sockets import listen_all, where
+from collector.receivers._tls import Identity, Tls
+from collector.serving import UNIX, address_of, hide
 
 MEDIA_TYPES: Final[dict[bytes, Encoding]] = {
     b"application/x-protobuf": "protobuf",
@@ -42,7 +46,7 @@ CONTENT_TYPES: Final[dict[Encoding, bytes]] = {name: kind for kind, name in MEDI
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 PERMISSION_DENIED: Final = 7
 """A code of google.rpc.Code that no error of ours stands for."""
-KEY: Final = "protocols::http::endpoint"
+PREFLIGHT: Final = b"access-control-request-method"
 SETTLE: Final = 10
 """Rounds of the event loop in which an accepted connection is made, or an aborted one is gone."""
 
@@ -56,8 +60,19 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     endpoint: str = "localhost:4318"
     """Address to listen on, `host:port`. Loopback unless you say otherwise; port 0 takes a free one."""
-    transport: Literal["tcp"] = "tcp"
-    """Kind of socket."""
+    transport: Literal["tcp", "unix"] = "tcp"
+    """Kind of socket; with unix the endpoint is a path."""
+    tls: Tls | None = None
+    """Encryption, and certificates of clients."""
+    auth: Auth | None = None
+    """The credential that every request needs."""
+    cors: Cors | None = None
+    """Which web pages may send from a browser; none unless you say so."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names that a Host header may carry, without port. On loopback, only these and loopback
+    names are served; elsewhere any name is, unless this is set. With a token any name will do."""
+    dangerously_allow_unauthenticated: bool = False
+    """Listen beyond loopback without token or mTLS: everybody who reaches the port can send."""
     max_request_body_size: int = 20 << 20
     """Largest body in bytes, as it comes and when it is decompressed; more is answered 413."""
     compression_algorithms: tuple[str, ...] = ("", "gzip", "zstd", "zlib", "deflate")
@@ -81,7 +96,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def check(self) -> list[str]:
         """What is wrong with these settings, one text each."""
-        problems = []
+        problems = exposed(self)
         if self.max_request_body_size <= 0:
             problems.append("max_request_body_size must be greater than zero")
         problems += [
@@ -142,12 +157,16 @@ class App:
     Args:
         config: the settings.
         intake: where bodies go.
+        access: who may send.
         hosts: names that a Host header may have; None takes any.
     """
 
-    def __init__(self, config: Http, intake: Intake, hosts: frozenset[str] | None) -> None:
+    def __init__(
+        self, config: Http, intake: Intake, access: Access, hosts: frozenset[str] | None
+    ) -> None:
         self.config = config
         self.intake = intake
+        self.access = access
         self.hosts = hosts
         self.paths = config.paths()
         self.encodings = frozenset(config.compression_algorithms) - {""}
@@ -166,23 +185,22 @@ class App:
         spoken: Encoding = encoding or "json"
         code = 200
         try:
+            extra += self.visitor(scope)
+            if scope["method"] == "OPTIONS" and header(headers, PREFLIGHT):
+                await reply(send, 204, [*self.headers, *extra], b"", b"")
+                return
             with self.intake.charge() as charge:
                 body = await self.request(scope, receive, encoding, charge)
         except Gone:
             return
-        except WrongMethod as error:
-            extra.append((b"allow", b"POST"))
-            code, body = self.error(error, spoken)
-        except Retryable as error:
-            extra.append((b"retry-after", b"%d" % max(1, math.ceil(error.delay_s))))
+        except CollectorError as error:
+            extra += headers_of(error)
             code, body = self.error(error, spoken)
         except Refused as error:
             self.intake.refused("http", error.reason)
             if error.status_code == 421:
                 extra.append((b"connection", b"close"))
             code, body = error.status_code, status(error.code, str(error), None, spoken)
-        except CollectorError as error:
-            code, body = self.error(error, spoken)
         except Exception as error:
             # Nothing of ours may become a 500, which makes senders drop the data.
             self.intake.log.exception("Answering a request failed")
@@ -202,7 +220,7 @@ class App:
     ) -> bytes:
         """The body of the answer to a good request."""
         headers = scope["headers"]
-        self.check_origin(headers)
+        self.access.check(lambda name: values_of(headers, name.encode("latin-1")))
         signal = self.paths.get(scope["path"])
         if signal is None:
             raise NotFound(f"no such path; send to {', '.join(self.paths)}")
@@ -218,6 +236,7 @@ class App:
         cap = self.config.max_request_body_size
         if announced(headers) > cap:
             raise TooLarge(f"the body is larger than {cap} bytes")
+        self.intake.admit(signal)
         try:
             async with asyncio.timeout(self.config.read_timeout):
                 body = await read(receive, cap, charge)
@@ -235,21 +254,44 @@ class App:
         )
         return response(signal, taken.rejected, taken.message, encoding)
 
-    def check_origin(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Refuse web pages of other sites: by name (DNS rebinding) and by Origin."""
-        host = header(headers, b"host").decode("latin-1").lower()
+    def visitor(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """
+        Refuse web pages of other sites: by name (DNS rebinding) and by Origin.
+
+        Returns:
+            What the answer to an allowed page carries.
+
+        Raises:
+            Refused: it is none.
+        """
+        headers = scope["headers"]
+        names = values_of(headers, b"host")
+        host = names[0].decode("latin-1").lower() if len(names) == 1 else ""
         if self.hosts is not None and host_name(host) not in self.hosts:
             raise Refused(
                 421, PERMISSION_DENIED, "wrong_host", "this Host is not served here; use localhost"
             )
-        origin = header(headers, b"origin").decode("latin-1").lower()
-        if origin and origin.partition("://")[2] != host:
+        given = header(headers, b"origin")
+        origin = given.decode("latin-1").lower()
+        if not origin or origin.partition("://")[2] == host:
+            return []
+        cors = self.config.cors
+        if cors is None or not cors.allows(origin):
             raise Refused(
                 403,
                 PERMISSION_DENIED,
                 "foreign_origin",
                 "requests from other origins are not allowed",
             )
+        extra = cors.permission(given)
+        if scope["method"] == "OPTIONS" and header(headers, PREFLIGHT):
+            wanted = header(headers, b"access-control-request-headers")
+            refused = cors.refuses(wanted.decode("latin-1"))
+            if refused:
+                text = f"pages may not send the header {refused}; name it in cors::allowed_headers"
+                raise Refused(403, PERMISSION_DENIED, "foreign_header", text)
+            extra += cors.preflight(wanted)
+        return extra
 
     def compression(self, headers: list[tuple[bytes, bytes]]) -> str:
         """The content encoding of the body, empty for none."""
@@ -285,7 +327,9 @@ async def reply(
     send: Send, code: int, headers: list[tuple[bytes, bytes]], kind: bytes, body: bytes
 ) -> None:
     """Send one answer."""
-    head = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *headers]
+    head = [*headers]
+    if code != 204:
+        head += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": code, "headers": head})
     await send({"type": "http.response.body", "body": body})
 
@@ -293,6 +337,22 @@ async def reply(
 def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
     """The value of a header, empty when it is absent."""
     return next((value.strip() for key, value in headers if key == name), b"")
+
+
+def values_of(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """The values of a header, one for each time that it was sent."""
+    return [value.strip() for key, value in headers if key == name]
+
+
+def headers_of(error: CollectorError) -> list[tuple[bytes, bytes]]:
+    """What the answer to an error carries beside its body."""
+    if isinstance(error, Retryable):
+        return [(b"retry-after", b"%d" % max(1, math.ceil(error.delay_s)))]
+    if isinstance(error, WrongMethod):
+        return [(b"allow", b"POST")]
+    if isinstance(error, Unauthenticated):
+        return [(b"www-authenticate", b"Bearer")]
+    return []
 
 
 def media_type(headers: list[tuple[bytes, bytes]]) -> bytes:
@@ -323,27 +383,44 @@ class Server:
     Args:
         config: the settings.
         intake: where bodies go.
+        access: who may send.
+        place: the path of the settings, for messages.
     """
 
-    def __init__(self, config: Http, intake: Intake) -> None:
+    def __init__(self, config: Http, intake: Intake, access: Access, place: str) -> None:
         self.config = config
         self.intake = intake
+        self.access = access
+        self.place = place
         self._state = ServerState()
         self._servers: list[asyncio.Server] = []
         self._listeners: list[socket.socket] = []
+
+    def hosts(self, address: str, names: set[str]) -> frozenset[str] | None:
+        """The names that a Host header may have; None for any, where a page can do no harm."""
+        config = self.config
+        if config.auth is not None or address.startswith(UNIX):
+            return None
+        if not names <= LOOPBACK and not config.allowed_hosts:
+            return None
+        own = host_name(config.endpoint.lower())
+        return LOOPBACK | {own} | {name.lower() for name in config.allowed_hosts}
 
     async def start(self) -> str:
         """
         Bind and serve; the address, with the real port.
 
         Raises:
-            StartFailed: the endpoint cannot be bound; the message names the key and the fix.
+            StartFailed: the endpoint or the certificate cannot be used; the message names the key
+                and the fix.
         """
-        listeners = listen_all(self.config.endpoint, f"receivers::{self.intake.receiver}::{KEY}")
+        tls, warn = self.config.tls, self.intake.log.warning
+        identity = Identity(tls, f"{self.place}::tls", warn) if tls is not None else None
+        endpoint = where(self.config.endpoint, self.config.transport)
+        listeners = listen_all(endpoint, f"{self.place}::endpoint")
         address = address_of(listeners[0])
         names = {one.getsockname()[0] for one in listeners}
-        hosts = LOOPBACK | {host_name(self.config.endpoint.lower())}
-        app = App(self.config, self.intake, hosts if names <= LOOPBACK else None)
+        app = App(self.config, self.intake, self.access, self.hosts(address, names))
         settings = uvicorn.Config(
             app,
             http=Connection,
@@ -363,11 +440,16 @@ class Server:
         def connect() -> Connection:
             made = Connection(settings, self._state, {}, loop)
             made.head_timeout_s = self.config.read_header_timeout
+            made.most = self.intake.limits.max_connections
             return made
 
         self._listeners = listeners
+        secure: dict[str, Any] = {}
+        if identity is not None:
+            secure["ssl"] = identity.server_context()
+            secure["ssl_handshake_timeout"] = self.config.read_header_timeout
         for listener in listeners:
-            self._servers.append(await loop.create_server(connect, sock=listener))
+            self._servers.append(await loop.create_server(connect, sock=listener, **secure))
         return address
 
     async def stop(self, grace_s: float) -> None:
@@ -379,7 +461,8 @@ class Server:
         # connections that it has not made when the server closes.
         for _ in range(SETTLE):
             await asyncio.sleep(0)
-        for server in self._servers:
+        for server, listener in zip(self._servers, self._listeners, strict=True):
+            hide(listener)
             server.close()
         for connection in list(self._state.connections):
             connection.shutdown()

@@ -1,14 +1,23 @@
 """
 The sockets of an endpoint, the same for both transports.
 
-`localhost` is 127.0.0.1 and, where there is one, ::1.
+`localhost` is 127.0.0.1 and, where there is one, ::1. With `transport: unix` the endpoint is a path.
 """
 
 import contextlib
 import socket
 
 from collector.errors import StartFailed
-from collector.serving import listen
+from collector.serving import UNIX, listen
+
+
+def where(endpoint: str, transport: str) -> str:
+    """The endpoint as one text, whichever way a socket in the file system is written."""
+    if transport == "unix" and not endpoint.startswith("unix:"):
+        return UNIX + endpoint
+    if endpoint.startswith("unix:") and not endpoint.startswith(UNIX):
+        return UNIX + endpoint.removeprefix("unix:")
+    return endpoint
 
 
 def listen_all(endpoint: str, key: str) -> list[socket.socket]:

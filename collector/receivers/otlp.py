@@ -15,9 +15,12 @@ from typing import Final, Self
 
 import msgspec
 
+from collector.errors import StartFailed
 from collector.model import Consume, Host, OnRequest, Signal
 from collector.otlp import require_upb
+from collector.receivers._access import Access, exposed
 from collector.receivers._intake import Intake
+from collector.receivers._limits import Limits
 from collector.receivers._otlp_grpc import Grpc
 from collector.receivers._otlp_grpc import Server as GrpcServer
 from collector.receivers._otlp_http import Http
@@ -51,6 +54,8 @@ class Otlp:
 
         protocols: Protocols = Protocols()
         """Which transports to serve: `grpc`, `http` or both."""
+        limits: Limits = Limits()
+        """How much at once, and in one request."""
 
         def check(self) -> list[str]:
             """What is wrong with these settings, one text each."""
@@ -80,22 +85,43 @@ class Otlp:
             ConfigError: protobuf runs without its C parser.
         """
         require_upb()
+        protocols = self.config.protocols
         async with contextlib.AsyncExitStack() as stack:
-            intake = Intake(self.host, self.next)
+            intake = Intake(self.host, self.next, self.config.limits)
             stack.push_async_callback(intake.drain, GRACE_S)
-            protocols = self.config.protocols
             if protocols.grpc is not None:
-                grpc = GrpcServer(protocols.grpc, intake)
+                place, access = self._access("grpc", protocols.grpc)
+                grpc = GrpcServer(protocols.grpc, intake, access, place)
                 self.endpoints["grpc"] = await grpc.start()
                 stack.push_async_callback(grpc.stop, GRACE_S)
                 self.host.log.info("Starting GRPC server, endpoint %s", self.endpoints["grpc"])
             if protocols.http is not None:
-                http = HttpServer(protocols.http, intake)
+                place, access = self._access("http", protocols.http)
+                http = HttpServer(protocols.http, intake, access, place)
                 self.endpoints["http"] = await http.start()
                 stack.push_async_callback(http.stop, GRACE_S)
                 self.host.log.info("Starting HTTP server, endpoint %s", self.endpoints["http"])
             self._stack = stack.pop_all()
         return self
+
+    def _access(self, transport: str, config: Grpc | Http) -> tuple[str, Access]:
+        """
+        The path of a transport's settings, and who may send.
+
+        Raises:
+            StartFailed: everybody may, and nobody said so; or the extension does not run.
+        """
+        place = f"receivers::{self.host.id}::protocols::{transport}"
+        for problem in exposed(config):
+            raise StartFailed(f"{place}: {problem}")
+        if config.tls is not None and config.tls.ca_file:
+            self.host.log.warning("%s::tls::ca_file has no effect; mTLS is client_ca_file", place)
+        if config.dangerously_allow_unauthenticated:
+            self.host.stats.set(
+                "otelier_receiver_unauthenticated", 1, receiver=self.host.id, transport=transport
+            )
+            self.host.log.warning("%s takes data from everybody who reaches it", place)
+        return place, Access(config.auth, self.host, place)
 
     async def __aexit__(self, *exc: object) -> None:
         """Take nothing new, answer what is in work, then close."""

@@ -55,15 +55,28 @@ class Encoded:
         return [self.encoded[position] for position in positions]
 
 
-def encode(signal: Signal, documents: Sequence[Document], routing: Routing) -> Encoded:
-    """Encode each document alone: what cannot be encoded takes no neighbour along."""
+def encode(
+    signal: Signal,
+    documents: Sequence[Document],
+    routing: Routing,
+    collection: str | None = None,
+) -> Encoded:
+    """
+    Encode each document alone: what cannot be encoded takes no neighbour along.
+
+    Args:
+        signal: what they are.
+        documents: of one `write`.
+        routing: where they belong.
+        collection: where they are kept instead.
+    """
     found = Encoded()
     memo: shape.Memo = {}
     for position, document in enumerate(documents):
         try:
             data = shape.encode(document, memo)
-            name = routing.collection(signal, document)
-            step = trail(signal, document)
+            name = collection or routing.collection(signal, document)
+            step = trail(signal, document) if name != TRAIL else None
             trail_data = shape.encode(step, memo) if step else None
         except shape.Unfit as error:
             found.encoded.append(b"")

@@ -53,7 +53,10 @@ def filter_of(query: Query) -> Filter | None:
         return None
     if not logs and (query.text is not None or query.min_severity is not None):
         return None
-    if signal is Signal.METRICS and (query.id is not None or query.trace_ids or query.context):
+    ids = query.id is not None or query.trace_ids or query.task_ids
+    if signal is Signal.METRICS and (ids or query.context):
+        return None
+    if query.roots and not spans:
         return None
 
     conditions: list[Filter] = []
@@ -62,15 +65,18 @@ def filter_of(query: Query) -> Filter | None:
         conditions.append({"$or": [{field: {"$eq": query.id}} for field in fields]})
     if query.trace_ids:
         conditions.append({trace_id: {"$in": list(query.trace_ids)}})
+    if query.task_ids:
+        conditions.append({"context.task_id": {"$in": list(query.task_ids)}})
     for key, value in query.context.items():
         if not _CONTEXT_KEY.fullmatch(key):
             return None  # no document has such a key
         conditions.append({f"context.{key}": {"$eq": value}})
-    named = {
-        "service": query.service,
-        "status": query.status,
-        "event" if logs else "name": query.name,
-    }
+    name = "event" if logs else "name"
+    if query.names:
+        conditions.append({name: {"$in": list(query.names)}})
+    if query.roots:
+        conditions.append({"parent_span_id": {"$exists": False}})
+    named = {"service": query.service, "status": query.status, name: query.name}
     conditions += [{field: {"$eq": value}} for field, value in named.items() if value is not None]
     if query.min_severity is not None and query.min_severity > 0:
         if query.min_severity > 0x7FFFFFFF:

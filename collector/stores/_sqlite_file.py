@@ -23,11 +23,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from collector.errors import Retryable, StartFailed
-from collector.stores._sqlite_schema import connect
+from collector.stores._sqlite_schema import INSERT_MANY, connect
 from collector.stores._sqlite_upkeep import Upkeep
 
 Row = tuple[Any, ...]
@@ -210,16 +211,31 @@ class Writer:
             counts = []
             for write in group:
                 before = connection.total_changes
-                connection.executemany(write.statement, write.rows)
+                _execute(connection, write.statement, write.rows)
                 counts.append(connection.total_changes - before)
                 for statement, rows in write.more:
-                    connection.executemany(statement, rows)
+                    _execute(connection, statement, rows)
             connection.execute("COMMIT")
         except BaseException:
             self._connection = None
             connection.close()  # rolls back
             raise
         return counts
+
+
+def _execute(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
+    """
+    Run a statement for each row, many rows at a time where it can be had.
+
+    After each step SQLite's thread waits for the GIL, up to 5 ms when others compute.
+    """
+    done = 0
+    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+    for count, parameters, many in INSERT_MANY.get(statement, ()):
+        while parameters <= most and len(rows) - done >= count:
+            connection.execute(many, tuple(chain.from_iterable(rows[done : done + count])))
+            done += count
+    connection.executemany(statement, rows[done:])
 
 
 def _resolve(group: Sequence[Write], results: Sequence[int | Exception]) -> None:

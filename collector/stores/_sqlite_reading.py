@@ -15,6 +15,7 @@ import time
 from binascii import unhexlify
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,7 +23,15 @@ from collector.documents import Document, loads, moment, text
 from collector.errors import Retryable
 from collector.model import Signal
 from collector.stores import _sqlite_file as file
-from collector.stores._sqlite_schema import COLUMNS, TABLES, connect_read_only, time_value
+from collector.stores import _sqlite_search as search
+from collector.stores._sqlite_schema import (
+    COLUMNS,
+    FAILED,
+    FAILURES,
+    TABLES,
+    connect_read_only,
+    time_value,
+)
 from collector.stores.base import LOOKUP, Query, matches, places
 from collector.stores.letters import DeadLetter
 from collector.stores.routing import LETTERS, TRAIL
@@ -93,8 +102,19 @@ class Readers:
 
 def select(connection: sqlite3.Connection, query: Query) -> list[Document]:
     """The documents that match, in order."""
-    sql, parameters = statement(query)
-    suspects = _suspects(query)
+    if not query.text or query.signal is not Signal.LOGS or query.collection == TRAIL:
+        return _select(connection, query, None)
+    connection.execute("BEGIN")  # index and records are those of one moment
+    try:
+        return _select(connection, query, search.condition(connection, query.text))
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _select(connection: sqlite3.Connection, query: Query, match_text: str | None) -> list[Document]:
+    sql, parameters = statement(query, match_text)
+    suspects = suspects_of(query)
     match = matches(query)
     found: list[Document] = []
     cursor = connection.execute(sql, parameters)
@@ -111,12 +131,52 @@ def select(connection: sqlite3.Connection, query: Query) -> list[Document]:
     return found
 
 
-def statement(query: Query) -> tuple[str, list[Any]]:
+def statement(query: Query, match_text: str | None = None) -> tuple[str, list[Any]]:
     """
     The SELECT for a query, and its parameters.
 
-    Identifiers come from the schema only; everything of the user's is a bound parameter. It finds
-    too much where a condition has no column, never too little.
+    It finds too much where a condition has no column, never too little.
+
+    Args:
+        query: the question.
+        match_text: what the index of messages is asked for (`search.condition`).
+    """
+    found = narrowed(query, match_text)
+    # `+time` keeps the planner from walking the index of times when an id says where to look.
+    direction = "DESC" if query.newest_first else "ASC"
+    order = f" ORDER BY {'+' if found.by_id else ''}time {direction}, id {direction}"
+    limit = ""
+    if found.exact:
+        limit = " LIMIT ?"
+        found.parameters.append(query.limit)
+    return f"SELECT document FROM {found.table}{found.where}{order}{limit}", found.parameters  # noqa: S608 - constants
+
+
+@dataclass(slots=True)
+class Narrowed:
+    """
+    The conditions of a query in SQL.
+
+    Args:
+        table: where to look.
+        where: ` WHERE ...`, or an empty text.
+        parameters: of it.
+        by_id: whether an id says where to look.
+        exact: whether SQL says all that the query does.
+    """
+
+    table: str
+    where: str
+    parameters: list[Any]
+    by_id: bool
+    exact: bool
+
+
+def narrowed(query: Query, match_text: str | None = None) -> Narrowed:
+    """
+    What SQL can say about a query.
+
+    Identifiers come from the schema only; everything of the user's is a bound parameter.
     """
     signal = query.signal
     table = TABLES[signal]
@@ -141,7 +201,7 @@ def statement(query: Query) -> tuple[str, list[Any]]:
     if query.collection not in (None, table):
         compare("collection", "=", query.collection)
     exact = not (query.where or query.text is not None)
-    by_id = query.id is not None or bool(query.trace_ids)
+    by_id = query.id is not None or bool(query.trace_ids or query.task_ids)
     if query.id is not None:
         indexed = [column for column in ("trace_id", *LOOKUP) if column in columns]
         selects = [f"SELECT rowid FROM {table} WHERE {column} = ?" for column in indexed]  # noqa: S608 - constants
@@ -149,11 +209,18 @@ def statement(query: Query) -> tuple[str, list[Any]]:
             f"rowid IN ({' UNION ALL '.join(selects)})" if selects else "0",
             *[query.id] * len(indexed),
         )
-    if query.trace_ids:
-        if "trace_id" in columns:
-            add("trace_id IN (SELECT value FROM json_each(?))", text(query.trace_ids))
-        else:
+    for column, wanted in (
+        ("trace_id", query.trace_ids),
+        ("task_id", query.task_ids),
+        ("name", query.names),
+    ):
+        if wanted and column in columns:
+            add(f"{column} IN (SELECT value FROM json_each(?))", text(wanted))  # noqa: S608 - constants
+        elif wanted:
             add("0")
+    if query.roots:
+        none = "json_extract(document, '$.parent_span_id') IS NULL"
+        add(none if signal is Signal.TRACES else "0")
     for key, value in query.context.items():
         if key in LOOKUP:
             by_id = True
@@ -164,6 +231,10 @@ def statement(query: Query) -> tuple[str, list[Any]]:
     compare("name", "=", query.name)
     compare("status", "=", query.status)
     compare("severity", ">=", _int64(query.min_severity))
+    if query.min_severity == FAILED and "severity" in columns:
+        add(FAILURES[table])  # said as the index says it
+    if query.status == "ERROR" and "status" in columns:
+        add(FAILURES[table])
     compare("duration_ms", ">=", query.min_duration_ms)
     compare("time", ">=", _time(query.since_unix_nano))
     compare("time", "<", _time(query.until_unix_nano))
@@ -175,15 +246,11 @@ def statement(query: Query) -> tuple[str, list[Any]]:
             _time(query.after[0]),
             unhexlify(query.after[1]),
         )
+    if match_text is not None and not by_id:
+        by_id = True
+        add(search.CANDIDATES, match_text)
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    # `+time` keeps the planner from walking the index of times when an id says where to look.
-    direction = "DESC" if query.newest_first else "ASC"
-    order = f" ORDER BY {'+' if by_id else ''}time {direction}, id {direction}"
-    limit = ""
-    if exact:
-        limit = " LIMIT ?"
-        parameters.append(query.limit)
-    return f"SELECT document FROM {table}{where}{order}{limit}", parameters  # noqa: S608 - constants
+    return Narrowed(table, where, parameters, by_id, exact)
 
 
 def _int64(value: int | None) -> int | None:
@@ -194,7 +261,12 @@ def _time(unix_nano: int | None) -> int | bytes | None:
     return None if unix_nano is None else time_value(max(-1, min(unix_nano, 1 << 64)))
 
 
-def _suspects(query: Query) -> Callable[[str], bool]:
+def nanoseconds(value: int | bytes) -> int:
+    """The time that `time_value` made."""
+    return value if isinstance(value, int) else int.from_bytes(value)
+
+
+def suspects_of(query: Query) -> Callable[[str], bool]:
     """A quick look at the JSON text of a document: False when it cannot match."""
     groups: list[tuple[str, ...]] = []
     for key, value in query.context.items():

@@ -75,11 +75,29 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
 }
 """What each table holds: the columns that questions filter on, then the document as JSON."""
 
-INSERT: Final = {
-    table: f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - constants
-    " ON CONFLICT (id) DO NOTHING"
-    for table, columns in COLUMNS.items()
+ABSENT: Final = 0
+"""Stands for a text that is absent: the sqlite3 module is slow at None, `nullif` is quick."""
+
+MANY: Final = (500, 50, 5)
+"""Rows that one statement takes, so that a thread waits for the GIL once for all of them."""
+
+
+def _insert(table: str, rows: int = 1) -> str:
+    columns = COLUMNS[table]
+    values = [f"nullif(?, {ABSENT})" if kind == "TEXT" else "?" for kind in columns.values()]
+    row = f"({', '.join(values)})"
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - constants
+        " ON CONFLICT (id) DO NOTHING"
+    )
+
+
+INSERT: Final = {table: _insert(table) for table in COLUMNS}
+INSERT_MANY: Final = {
+    INSERT[table]: [(rows, rows * len(COLUMNS[table]), _insert(table, rows)) for rows in MANY]
+    for table in COLUMNS
 }
+"""By the statement for one row: (rows, parameters, statement) for each of `MANY`."""
 MARK: Final = "INSERT INTO dirty_days (day) VALUES (?) ON CONFLICT DO NOTHING"
 FORGET: Final = f"DELETE FROM {LETTERS} WHERE id = ?"  # noqa: S608 - constants
 
@@ -109,6 +127,27 @@ def _lookups(table: str) -> Iterator[str]:
             yield (
                 f"CREATE INDEX {table}_{column} ON {table} ({column}) WHERE {column} IS NOT NULL"
             )
+
+
+FAILED: Final = 17
+"""The severity from which a log record is about a failure."""
+
+FAILURES: Final = {
+    LOGS: f"severity >= {FAILED}",
+    TRAIL: f"severity >= {FAILED}",
+    SPANS: "status = 'ERROR'",
+}
+"""What the partial indexes on failures hold, in the words that a question must use."""
+
+SLOW_MS: Final = 1000
+"""Spans that take longer are in an index of their durations."""
+
+_LATER: Final = (
+    f"CREATE INDEX IF NOT EXISTS {LOGS}_failures ON {LOGS} (time) WHERE {FAILURES[LOGS]}",
+    f"CREATE INDEX IF NOT EXISTS {SPANS}_failures ON {SPANS} (time) WHERE {FAILURES[SPANS]}",
+    f"CREATE INDEX IF NOT EXISTS {SPANS}_slow ON {SPANS} (duration_ms) WHERE duration_ms > {SLOW_MS}",
+)
+"""Small indexes that no answer depends on: made where they are missing, in a file of any version."""
 
 
 def _arrival(table: str) -> Iterator[str]:
@@ -196,6 +235,7 @@ def connect(path: Path, route: Callable[[str], str]) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA secure_delete = FAST")  # some builds write zeros else
         if found < SCHEMA:
             connection.create_function("route", 1, route, deterministic=True)
             connection.execute("BEGIN IMMEDIATE")
@@ -204,6 +244,8 @@ def connect(path: Path, route: Callable[[str], str]) -> sqlite3.Connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute("COMMIT")
+        for statement in _LATER:
+            connection.execute(statement)
     except BaseException:
         connection.close()
         raise

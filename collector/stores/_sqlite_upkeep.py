@@ -1,5 +1,5 @@
 """
-What the thread that writes does between commits: retention, the size cap, free pages, statistics.
+What the thread that writes does between commits: retention, size, free pages, statistics, texts.
 
 Everything is done in small steps, each a transaction of its own, so that a commit never waits longer
 than one of them takes. Deleting begins with the oldest arrivals and uses an index. Free pages are
@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from collector.documents import text
 from collector.stores._sqlite_schema import LOGS, time_value
+from collector.stores._sqlite_search import Texts
 from collector.stores.retention import FOREVER, kept_s
 from collector.stores.routing import (
     AUDIT,
@@ -59,6 +61,12 @@ FREE_PAGES: Final = 1024
 LOW: Final = 0.95
 """When the file was too large, it is made smaller than the cap, to this part of it."""
 
+TEXTS_LOOK_S: Final = 1.0
+"""How often to look for messages that are not indexed yet."""
+
+TEXTS_REST: Final = 4.0
+"""Indexing rests so many times as long as it took: it has at most a fifth of the thread's time."""
+
 _RETRY_S: Final = 10.0
 _LAST_DAYS: Final = 3
 _TABLES: Final = (SPANS, METRICS, TRAIL, LETTERS)
@@ -76,6 +84,7 @@ class Upkeep:
         max_bytes: the size cap; 0 for none.
         routing: where facts are.
         count: counts what was deleted, by collection and reason, and what failed.
+        full_text: whether there is to be an index of messages; None leaves it as it is.
         clock: seconds.
     """
 
@@ -85,6 +94,8 @@ class Upkeep:
         max_bytes: int,
         routing: Routing,
         count: Callable[..., None],
+        *,
+        full_text: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept = kept
@@ -94,6 +105,8 @@ class Upkeep:
         self._clock = clock
         self._sweep_at = clock()
         self._days_at = clock()
+        self._texts_at = clock()
+        self._texts = Texts(full_text)
         self._took_s = 0.0
         self._sweeping: Iterator[None] | None = None
 
@@ -101,7 +114,7 @@ class Upkeep:
         """Seconds until something is due."""
         if self._sweeping is not None:
             return 0.0
-        return max(0.0, min(self._sweep_at, self._days_at) - self._clock())
+        return max(0.0, min(self._sweep_at, self._days_at, self._texts_at) - self._clock())
 
     def step(self, connection: sqlite3.Connection) -> None:
         """Do one small thing."""
@@ -112,6 +125,11 @@ class Upkeep:
             if not more:
                 self._days_at = now + pause_s(self._took_s)
                 self._took_s = 0.0
+            return
+        if now >= self._texts_at:
+            more = self._texts.step(connection)
+            took_s = self._clock() - now
+            self._texts_at = now + took_s + (took_s * TEXTS_REST if more else TEXTS_LOOK_S)
             return
         if self._sweeping is None and now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
@@ -133,7 +151,7 @@ class Upkeep:
     def failed(self, error: Exception) -> None:
         """A step failed, and its transaction was rolled back: pause."""
         self._sweeping = None
-        self._sweep_at = self._days_at = self._clock() + _RETRY_S
+        self._sweep_at = self._days_at = self._texts_at = self._clock() + _RETRY_S
         reason: str = getattr(error, "sqlite_errorname", type(error).__name__)
         self._count("otelier_store_upkeep_failed", 1, reason=reason)
 
@@ -193,11 +211,20 @@ class Upkeep:
     ) -> int:
         table, collection = place
         where, parameters = _where(collection, before_ms)
+        oldest = f"{table}{where} ORDER BY received_at LIMIT ?"
+        these, values = f"SELECT rowid FROM {oldest}", (*parameters, STEP_ROWS)  # noqa: S608 - constants
+        connection.execute("BEGIN IMMEDIATE")
+        if table == LOGS and self._texts.there(connection):
+            sql = f"SELECT rowid, document FROM {oldest}"  # noqa: S608 - constants
+            numbers = self._texts.forget(connection, connection.execute(sql, values))
+            these, values = "SELECT value FROM json_each(?)", (text(numbers),)
         deleted = connection.execute(
-            f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table}{where}"  # noqa: S608 - constants
-            " ORDER BY received_at LIMIT ?)",
-            (*parameters, STEP_ROWS),
+            f"DELETE FROM {table} WHERE rowid IN ({these})",  # noqa: S608 - constants
+            values,
         ).rowcount
+        if table == LOGS:
+            self._texts.settle(connection)
+        connection.execute("COMMIT")
         if deleted:
             name = collection or table
             self._count("otelier_store_expired", deleted, collection=name, reason=reason)

@@ -27,6 +27,10 @@ Promises of every store:
   list, never an error. Values of a query are values: they can never become operators, SQL or
   field paths. A query that needs longer than the store allows, or a store that cannot be reached,
   is `Retryable` with a text that says what to do.
+- **Following.** `follow` gives each log record that becomes visible after a position at least once;
+  what it cannot give it names as a gap. A repeat can only come right behind a position.
+- **Moving.** What another store holds can be taken over: documents keep their collection and their
+  `received_at`, whatever the routes of this store say, and nothing is stored twice.
 - **Read-only.** Opened with `read_only=True` a store creates nothing, changes nothing, and may be
   open while another process writes.
 
@@ -37,7 +41,7 @@ A store narrows a query down with what it has (indexes, SQL, BSON filters), and 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final, Protocol, Self
@@ -49,6 +53,10 @@ from collector.documents import Document as Document
 from collector.documents import dumps as dumps
 from collector.documents import loads as loads
 from collector.model import Batch, Host, Signal
+from collector.stores.answers import Failure as Failure
+from collector.stores.answers import Followed as Followed
+from collector.stores.answers import Walked as Walked
+from collector.stores.answers import failure_of as failure_of
 from collector.stores.letters import DeadLetter as DeadLetter
 from collector.stores.statistics import DailyStatistic as DailyStatistic
 from telemetry.attributes import LOOKUP as LOOKUP
@@ -102,6 +110,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The trace id, or any id of `context` that is in `telemetry.attributes.LOOKUP`."""
     trace_ids: tuple[str, ...] = ()
     """Only documents of one of these traces (lower-case hex)."""
+    task_ids: tuple[str, ...] = ()
+    """Only documents with one of these as `context.task_id`."""
     context: Mapping[str, str] = {}
     """Keys of `context` and the values that they must have."""
     service: str | None = None
@@ -112,6 +122,10 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Spans: `status` equals this (UNSET, OK, ERROR)."""
     name: str | None = None
     """Spans and metrics: `name` equals this. Logs: `event` equals this."""
+    names: tuple[str, ...] = ()
+    """The same, equals one of these."""
+    roots: bool = False
+    """Spans: only those without a parent."""
     min_duration_ms: float | None = None
     """Spans: `duration_ms` at least this."""
     since_unix_nano: int | None = None
@@ -151,11 +165,67 @@ class Store(Protocol):
     async def __call__(self, batch: Batch) -> None:
         """Consume a batch as an exporter does: documents, then `write`; counts what was refused."""
 
-    async def write(self, signal: Signal, documents: Sequence[Document]) -> Written:
-        """Store documents of one signal; see the promises above."""
+    async def write(
+        self, signal: Signal, documents: Sequence[Document], *, collection: str | None = None
+    ) -> Written:
+        """
+        Store documents of one signal; see the promises above.
+
+        Args:
+            signal: what they are.
+            documents: of that signal.
+            collection: where they are kept; the routes decide unless it is given. Documents of the
+                trail are written to `trace_logs` by name.
+        """
 
     async def find(self, query: Query) -> list[Document]:
         """The documents that match, in order; an empty list when nothing does."""
+
+    async def slowest(self, query: Query, after: tuple[float, str] | None = None) -> list[Document]:
+        """
+        The spans that match, the longest first, those of equal length by `_id` from the last.
+
+        Args:
+            query: its order and its `after` have no meaning here.
+            after: `duration_ms` and `_id` of the last span of the page before.
+        """
+
+    async def failures(self, query: Query) -> list[Failure]:
+        """What failed: documents that match, counted by type, message and service; latest first."""
+
+    def follow(self, query: Query, after: str = "") -> AsyncGenerator[Followed, None]:
+        """
+        New log records that match, for ever; the first step comes at once and may be empty.
+
+        A step comes at least every few seconds. Close the generator when it is no longer needed.
+
+        Args:
+            query: its times, order, limit and `after` have no meaning here.
+            after: the position of an earlier step; only what is stored from now on without one.
+
+        Raises:
+            Retryable: the store cannot be asked now; follow again from the last position.
+            ValueError: the position is none of this store.
+        """
+
+    async def sizes(self) -> dict[str, int]:
+        """Roughly how many documents each collection holds, by name; none that holds nothing."""
+
+    async def walk(self, collection: str, *, limit: int, after: str = "") -> Walked:
+        """Documents of one collection in the store's own order, those behind a position."""
+
+    async def fetch(self, collection: str, ids: Sequence[str]) -> list[Document]:
+        """Those documents of one collection that have one of these `_id`s, in any order."""
+
+    async def take_over(
+        self, *, letters: Sequence[DeadLetter] = (), statistics: Sequence[DailyStatistic] = ()
+    ) -> None:
+        """
+        Keep dead letters and statistics of another store.
+
+        A letter that is there already stays. Of two rows of the statistics the one that counts more
+        stays.
+        """
 
     async def dead_letters(self, *, limit: int, after: str = "") -> list[DeadLetter]:
         """Dead letters in the order of their ids, those behind the id `after`."""
@@ -239,7 +309,7 @@ def matches(query: Query) -> Callable[[Document], bool]:
         "event" if logs else "name": query.name,
     }
     where = [(places(key), value) for key, value in query.where]
-    traces = frozenset(query.trace_ids)
+    traces, tasks, names = map(frozenset, (query.trace_ids, query.task_ids, query.names))
     contains = re.compile(re.escape(query.text or ""), re.IGNORECASE).search
     since, until = query.since_unix_nano, query.until_unix_nano
 
@@ -249,6 +319,12 @@ def matches(query: Query) -> Callable[[Document], bool]:
             if not any(context.get(key) == query.id for key in LOOKUP):
                 return False
         if traces and trace_id_of(signal, document) not in traces:
+            return False
+        if tasks and document.get("context", _EMPTY).get("task_id") not in tasks:
+            return False
+        if names and document.get("event" if logs else "name") not in names:
+            return False
+        if query.roots and (signal is not Signal.TRACES or "parent_span_id" in document):
             return False
         if any(at(document, section, name) != value for section, name, value in equal):
             return False

@@ -14,67 +14,50 @@ Nothing that happens here is traced (suppressed instrumentation), or each batch 
 
 import asyncio
 import contextlib
-import itertools
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import date
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-import msgspec
 import pymongo
-from opentelemetry.instrumentation.utils import suppress_instrumentation
-from pymongo import uri_parser
-from pymongo.errors import ExecutionTimeout, PyMongoError
+from pymongo.errors import PyMongoError
 
 from collector.documents import Document
 from collector.errors import Permanent, Retryable, StartFailed
-from collector.model import Batch, Duration, Host, OnRequest, Secret, Signal
-from collector.sending import RetryOnFailure, SendingQueue
+from collector.model import Batch, Host, Signal
 from collector.stores import _mongodb_bulk as bulk
 from collector.stores import _mongodb_init as mongodb_init
 from collector.stores import _mongodb_letters as mongodb_letters
-from collector.stores import _mongodb_shape as shape
+from collector.stores import _mongodb_moving as moving
 from collector.stores import _mongodb_statistics as mongodb_statistics
-from collector.stores._mongodb_batch import collections_for, encode, in_order
+from collector.stores._mongodb_batch import encode
+from collector.stores._mongodb_calls import Calls
 from collector.stores._mongodb_client import CODEC, DURABLE, client_of, servers
-from collector.stores._mongodb_filter import exact, filter_of, sort, time_fields
+from collector.stores._mongodb_config import MongoDBConfig
 from collector.stores._mongodb_indexes import REACH_S, Preparation
+from collector.stores._mongodb_reading import MAX_FOLLOWERS, READERS, Reading
 from collector.stores.base import (
     DailyStatistic,
     DeadLetter,
+    Failure,
+    Followed,
     Intake,
     Query,
     Refused,
+    Walked,
     Written,
-    encodable,
-    event_time,
-    matches,
 )
 from collector.stores.letters import letter
 from collector.stores.retention import table
-from collector.stores.routing import (
-    LETTERS,
-    OWN_NAME,
-    TRAIL,
-    Routing,
-)
+from collector.stores.routing import LETTERS, STATISTICS, TRAIL, Routing
 from collector.stores.statistics import days_of
 
 WRITERS: Final = 8
 """Threads that encode and insert."""
 
-READERS: Final = 16
-"""Threads that answer questions; one over all logs takes one for each of their collections."""
-
 MAX_WRITES: Final = 64
 """Calls of `write` that may wait or run; more is refused for now."""
 
-MAX_QUESTIONS: Final = 64
-"""Questions that may wait or run; more is refused for now."""
-
-_NAMES_S: Final = 60.0
 T = TypeVar("T")
 
 
@@ -90,54 +73,10 @@ class MongoDB:
             write some documents, and may not know the collector's configuration.
     """
 
-    class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-        """The keys of `exporters: mongodb:`."""
-
-        uri: Secret = Secret("mongodb://localhost:27017")
-        """Connection string, with user and password where needed; shown nowhere."""
-        database: str = "telemetry"
-        """Database that holds the collections."""
-        timeout: Duration = Duration(10)
-        """How long one insert may take, from choosing a server to the confirmation."""
-        query_timeout: Duration = Duration(10)
-        """A question that takes longer is ended with an error."""
-        events: dict[str, str] = {}
-        """Which collection the events of a name, or of a beginning and `*`, are kept in: analytics,
-        ml_inferences, audit_logs, a name of your own that ends in _events, or level."""
-        retention: dict[str, int | str] = {}
-        """How long the documents of a collection are kept: days, a duration (36h, 30d) or
-        unlimited."""
-        sending_queue: OnRequest[SendingQueue] = None
-        """A queue in front of this exporter, see "Delivery"; off until the key is there."""
-        retry_on_failure: OnRequest[RetryOnFailure] = None
-        """How the queue tries again, see "Delivery"."""
-
-        def __post_init__(self) -> None:
-            """Refuse what cannot work, without showing the URI."""
-            Routing(self.events)
-            table(self.retention)
-            scheme, _, rest = str(self.uri).partition("://")
-            try:
-                if scheme not in ("mongodb", "mongodb+srv"):
-                    raise ValueError
-                # The SRV form would ask the name server, which is no business of a validation.
-                uri_parser.parse_uri(f"mongodb://{rest}", validate=False)
-            except (PyMongoError, ValueError):
-                raise ValueError(
-                    "uri: not a MongoDB connection string; write mongodb://[user:password@]host"
-                    "[:port][/?options], with %XX for special characters in user and password"
-                ) from None
-            if (
-                not self.database
-                or len(self.database) > 63
-                or set(self.database) & set('/\\. "$\0')
-            ):
-                raise ValueError(
-                    f"database: {self.database!r} is no name of a database; use letters, digits, _ and -"
-                )
+    Config = MongoDBConfig
 
     def __init__(
-        self, config: Config, host: Host, *, read_only: bool = False, tend: bool = True
+        self, config: MongoDBConfig, host: Host, *, read_only: bool = False, tend: bool = True
     ) -> None:
         self._config = config
         self._tend = tend
@@ -149,12 +88,9 @@ class MongoDB:
         self._preparation: Preparation | None = None
         self._statistics: mongodb_statistics.Statistics | None = None
         self._routing = Routing(config.events)
-        self._found: tuple[float, tuple[str, ...]] = (0.0, self._routing.logs)
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="mongodb-writer")
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="mongodb-reader")
+        self._calls = Calls("mongodb-writer", WRITERS, f"{self.describe()} is closed")
+        self._reading = Reading(config, self._servers, self._routing.logs)
         self._writes = 0
-        self._questions = 0
-        self._closing = False
 
     def describe(self) -> str:
         """Servers and database."""
@@ -169,13 +105,14 @@ class MongoDB:
         """
         try:
             self._client = client_of(
-                self._config.uri, float(self._config.timeout), WRITERS + READERS + 2
+                self._config.uri, float(self._config.timeout), WRITERS + READERS + MAX_FOLLOWERS + 2
             )
         except Exception as error:  # its text may quote the URI
             raise StartFailed(
                 f"the MongoDB driver refuses the `uri` for {self._servers} ({type(error).__name__}): "
                 "check its options"
             ) from None
+        self._reading.open(self._client)
         if not self._read_only:
             self._preparation = Preparation(
                 self._client[self._config.database],
@@ -195,9 +132,8 @@ class MongoDB:
 
     async def __aexit__(self, *exc: object) -> None:
         """Let running calls end (each has its deadline), refuse those that wait, disconnect."""
-        self._closing = True
-        for pool in (self._readers, self._writers):
-            await asyncio.to_thread(pool.shutdown)
+        await self._reading.stop()
+        await self._calls.stop()
         if self._statistics is not None:
             await asyncio.to_thread(self._statistics.stop)
         if self._preparation is not None:
@@ -210,51 +146,76 @@ class MongoDB:
         """Consume a batch as an exporter does."""
         await self._intake(batch)
 
-    async def write(self, signal: Signal, documents: Sequence[Document]) -> Written:
+    async def write(
+        self, signal: Signal, documents: Sequence[Document], *, collection: str | None = None
+    ) -> Written:
         """Store documents; returns after a majority has them in its journal."""
         if self._preparation is None:
             raise Permanent(f"{self.describe()} is not open for writing")
-        if self._closing or self._client is None:
+        if self._calls.closing or self._client is None:
             raise Retryable(f"{self.describe()} is closed")
         if self._writes >= MAX_WRITES:
             raise Retryable(f"{self._writes} writes wait for MongoDB at {self._servers} already")
         self._writes += 1
         try:
-            return await self._write(signal, documents)
+            return await self._write(signal, documents, collection)
         finally:
             self._writes -= 1
 
     async def find(self, query: Query) -> list[Document]:
         """The documents that match, in order; logs are looked for in each collection and merged."""
-        filters = filter_of(query) if encodable(query) else None
-        if filters is None:
-            if self._closing or self._client is None:
-                raise Retryable(f"{self.describe()} is closed")
-            return []
-        return await self._ask(lambda: self._merged(filters, query))
+        return await self._reading.find(query)
+
+    async def slowest(self, query: Query, after: tuple[float, str] | None = None) -> list[Document]:
+        """The spans that match, the longest first."""
+        return await self._reading.slowest(query, after)
+
+    async def failures(self, query: Query) -> list[Failure]:
+        """What failed, counted by type, message and service; latest first."""
+        return await self._reading.failures(query)
+
+    def follow(self, query: Query, after: str = "") -> AsyncGenerator[Followed, None]:
+        """New log records, from a change stream where the server has them."""
+        return self._reading.follow(query, after)
+
+    async def sizes(self) -> dict[str, int]:
+        """Roughly how many documents each collection holds."""
+        return await self._reading.sizes()
+
+    async def walk(self, collection: str, *, limit: int, after: str = "") -> Walked:
+        """Documents of one collection, in the order of `_id`."""
+        return await self._reading.walk(collection, limit, after)
+
+    async def fetch(self, collection: str, ids: Sequence[str]) -> list[Document]:
+        """Documents of one collection by their ids."""
+        return await self._reading.fetch(collection, ids)
+
+    async def take_over(
+        self, *, letters: Sequence[DeadLetter] = (), statistics: Sequence[DailyStatistic] = ()
+    ) -> None:
+        """Keep dead letters and statistics of another store."""
+        if self._preparation is None:
+            raise Permanent(f"{self.describe()} is not open for writing")
+        refused = await self._calls.one(lambda: self._keep(letters)) if letters else 0
+        if refused:
+            raise Permanent(f"{self.describe()} refuses a dead letter; is there a validator?")
+        if statistics:
+            await self._calls.one(lambda: self._durably(lambda: self._carry(statistics)))
 
     async def dead_letters(self, *, limit: int, after: str = "") -> list[DeadLetter]:
         """Dead letters in the order of their ids."""
-        return await self._ask(
-            lambda: self._one(lambda: mongodb_letters.read(self._letters(), limit, after))
-        )
+        return await self._reading.ask(lambda: mongodb_letters.read(self._letters(), limit, after))
 
     async def forget(self, ids: Sequence[str]) -> int:
         """Delete dead letters; how many there were."""
         if self._read_only:
             raise Permanent(f"{self.describe()} is not open for writing")
-        return await self._ask(
-            lambda: self._one(lambda: mongodb_letters.forget(self._letters(), ids))
-        )
+        return await self._reading.ask(lambda: mongodb_letters.forget(self._letters(), ids))
 
     async def daily_statistics(self, since: date, until: date) -> list[DailyStatistic]:
         """The statistics of some days."""
-        return await self._ask(
-            lambda: self._one(
-                lambda: mongodb_statistics.read(
-                    self._database.with_options(codec_options=CODEC), since, until
-                )
-            )
+        return await self._reading.ask(
+            lambda: mongodb_statistics.read(self._reading.database, since, until)
         )
 
     async def init(self, *, dry_run: bool = False) -> list[mongodb_init.Difference]:
@@ -266,56 +227,12 @@ class MongoDB:
                 mongodb_init.apply(self._database, kept, self._routing.logs)
             return mongodb_init.differences(self._database, kept, self._routing.logs)
 
-        def unbounded() -> list[mongodb_init.Difference]:
-            # Building indexes on a large collection takes as long as it takes.
-            try:
-                self._reach()
-                return run()
-            except PyMongoError as error:
-                raise bulk.retryable(error, self._servers) from error
-
-        (found,) = await self._all(self._readers, [unbounded])
-        return found
+        return await self._reading.unbounded(run)
 
     def sharding(self) -> str:
         """The commands that shard the collections."""
         kept = table(self._config.retention)
         return mongodb_init.sharding(self._config.database, kept, self._routing.logs)
-
-    async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Bound how many questions wait."""
-        if self._closing or self._client is None:
-            raise Retryable(f"{self.describe()} is closed")
-        if self._questions >= MAX_QUESTIONS:
-            raise Retryable(f"{self._questions} questions wait already")
-        self._questions += 1
-        try:
-            return await question()
-        finally:
-            self._questions -= 1
-
-    async def _one(self, call: Callable[[], T]) -> T:
-        """One blocking question."""
-        (found,) = await self._all(self._readers, [partial(self._within, call)])
-        return found
-
-    async def _merged(self, filters: dict[str, Any], query: Query) -> list[Document]:
-        """Ask every collection that can have what is asked for, and merge."""
-        names = await self._one(lambda: self._names(query))
-        found: list[Document] = []
-        while True:
-            answers = await self._all(
-                self._readers, [partial(self._find, name, filters, query) for name in names]
-            )
-            found += itertools.islice(in_order(answers, query), query.limit - len(found))
-            # One record in two collections (the routes were changed, then it was sent again) is one;
-            # what the repeats took of the limit is asked for again.
-            full = any(len(answer) == query.limit for answer in answers)
-            if len(found) == query.limit or not full or not found:
-                return found
-            last = (event_time(query.signal, found[-1]), found[-1]["_id"])
-            query = msgspec.structs.replace(query, after=last)
-            filters = filter_of(query) or {}
 
     def _statistics_failed(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], None]:
         def count(reason: str) -> None:
@@ -326,31 +243,14 @@ class MongoDB:
 
         return count
 
-    async def _all(self, pool: ThreadPoolExecutor, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Run blocking calls at once; when one fails, its error, after all have ended."""
-        loop = asyncio.get_running_loop()
-        results = await asyncio.gather(
-            *(loop.run_in_executor(pool, self._run, call) for call in calls),
-            return_exceptions=True,
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return results  # type: ignore[return-value] # no exception is left in it
-
-    def _run(self, call: Callable[[], T]) -> T:
-        if self._closing:
-            raise Retryable(f"{self.describe()} is closed")
-        with suppress_instrumentation():
-            return call()
-
     # --- writing ---
 
-    async def _write(self, signal: Signal, documents: Sequence[Document]) -> Written:
-        (found,) = await self._all(
-            self._writers, [partial(encode, signal, documents, self._routing)]
-        )
-        days = days_of(documents) if signal is Signal.LOGS else set()
+    async def _write(
+        self, signal: Signal, documents: Sequence[Document], collection: str | None
+    ) -> Written:
+        found = await self._calls.one(partial(encode, signal, documents, self._routing, collection))
+        facts = signal is Signal.LOGS and collection != TRAIL
+        days = days_of(documents) if facts else set()
         await self._mark(days)
         chunks = [
             (name, chunk)
@@ -358,8 +258,7 @@ class MongoDB:
             for chunk in bulk.chunks(positions, found.encoded)
         ]
         trails = list(bulk.chunks(range(len(found.trails)), found.trails))
-        outcomes = await self._all(
-            self._writers,
+        outcomes = await self._calls.all(
             [
                 *(partial(self._insert, name, found.of(chunk)) for name, chunk in chunks),
                 *(
@@ -375,10 +274,12 @@ class MongoDB:
                 self._count("otelier_store_trail_refused", len(outcome.refused))
         if found.refused:
             letters = [
-                letter(signal, self._place(signal, documents[at]), documents[at], reason)
+                letter(
+                    signal, collection or self._place(signal, documents[at]), documents[at], reason
+                )
                 for at, reason in found.refused
             ]
-            (lost,) = await self._all(self._writers, [lambda: self._keep(letters)])
+            lost = await self._calls.one(lambda: self._keep(letters))
             if lost:
                 self._count("otelier_store_dead_letters_refused", lost)
         await self._mark(days)
@@ -401,7 +302,7 @@ class MongoDB:
     async def _mark(self, days: set[int]) -> None:
         if days and self._statistics is not None:
             mark = partial(self._statistics.mark, days)
-            await self._all(self._writers, [lambda: self._durably(mark)])
+            await self._calls.one(lambda: self._durably(mark))
 
     def _insert(self, name: str, encoded: Sequence[bytes]) -> bulk.Outcome:
         def insert() -> bulk.Outcome:
@@ -418,6 +319,10 @@ class MongoDB:
 
         return self._durably(keep)
 
+    def _carry(self, statistics: Sequence[DailyStatistic]) -> None:
+        self._preparation.create(STATISTICS)  # type: ignore[union-attr] # `take_over` has looked
+        moving.take_over(self._database.with_options(write_concern=DURABLE), statistics)
+
     def _durably(self, call: Callable[[], T]) -> T:
         """Run a call that writes, within the deadline of an insert."""
         with pymongo.timeout(float(self._config.timeout)):
@@ -426,59 +331,6 @@ class MongoDB:
                 return call()
             except PyMongoError as error:
                 raise bulk.retryable(error, self._servers) from error
-
-    # --- reading ---
-
-    def _find(self, name: str, filters: dict[str, Any], query: Query) -> list[Document]:
-        match = matches(query)
-        _, nano = time_fields(query.signal)
-        collection = self._database[name].with_options(codec_options=CODEC)
-
-        def find() -> list[Document]:
-            found: list[Document] = []
-            with collection.find(
-                filters,
-                sort=sort(query),
-                limit=query.limit if exact(query) else 0,
-                batch_size=min(query.limit, 1000),
-            ) as cursor:
-                for stored in cursor:
-                    if nano not in stored:
-                        continue  # written by another program
-                    document = shape.restore(stored)
-                    if match(document):
-                        found.append(document)
-                        if len(found) == query.limit:
-                            break
-            return found
-
-        return self._within(find)
-
-    def _within(self, call: Callable[[], T]) -> T:
-        """Run a call that reads, within the deadline of a question."""
-        timeout_s = float(self._config.query_timeout)
-        try:
-            with pymongo.timeout(timeout_s):  # the server gets it as maxTimeMS, a little shorter
-                self._reach()
-                return call()
-        except ExecutionTimeout as error:
-            raise Retryable(
-                f"the question took longer than {timeout_s:g} s: narrow it by an id, a service or "
-                "a time range, or raise `query_timeout`"
-            ) from error
-        except PyMongoError as error:
-            raise bulk.retryable(error, self._servers) from error
-
-    def _names(self, query: Query) -> list[str]:
-        """The collections that can have what a query asks for."""
-        until, names = self._found
-        if query.signal is Signal.LOGS and time.monotonic() >= until:
-            # Also the collections of configurations that are not ours.
-            there = self._database.list_collection_names(nameOnly=True)
-            own = filter(OWN_NAME.fullmatch, sorted(there))
-            names = tuple(dict.fromkeys((*self._routing.logs, *own)))
-            self._found = (time.monotonic() + _NAMES_S, names)
-        return collections_for(query, names)
 
     def _letters(self) -> Any:
         options = {"codec_options": CODEC, "write_concern": DURABLE}

@@ -12,11 +12,11 @@ import contextlib
 import os
 import sqlite3
 from binascii import unhexlify
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
 import msgspec
 
@@ -25,7 +25,10 @@ from collector.errors import Permanent, Retryable, StartFailed
 from collector.model import Batch, Duration, Host, OnRequest, Signal
 from collector.sending import RetryOnFailure, SendingQueue
 from collector.stores import _sqlite_file as file
+from collector.stores import _sqlite_following as following
+from collector.stores import _sqlite_moving as moving
 from collector.stores import _sqlite_reading as reading
+from collector.stores import _sqlite_summaries as summaries
 from collector.stores import _sqlite_upkeep as upkeep
 from collector.stores._sqlite_rows import encode, letter_row
 from collector.stores._sqlite_schema import (
@@ -40,8 +43,11 @@ from collector.stores._sqlite_schema import (
 from collector.stores.base import (
     DailyStatistic,
     DeadLetter,
+    Failure,
+    Followed,
     Intake,
     Query,
+    Walked,
     Written,
     encodable,
 )
@@ -49,6 +55,11 @@ from collector.stores.letters import letter
 from collector.stores.retention import table
 from collector.stores.routing import LETTERS, TRAIL, Routing
 from collector.stores.statistics import days_of
+
+_SAFE: Final = (3, 51, 3)
+_CAUTION: Final = (
+    ": let no other program write to it; SQLite before 3.51.3 can damage a file that two write to"
+)
 
 T = TypeVar("T")
 
@@ -80,6 +91,8 @@ class SQLite:
         unlimited."""
         max_size_mib: Annotated[int, msgspec.Meta(ge=0)] = 0
         """When the documents take more than this, the oldest are deleted; 0 for no limit."""
+        full_text: bool = True
+        """Keep an index of the messages, for `--text`; about a tenth more on disk for log records."""
         sending_queue: OnRequest[SendingQueue] = None
         """A queue in front of this exporter, see "Delivery"; off until the key is there."""
         retry_on_failure: OnRequest[RetryOnFailure] = None
@@ -122,7 +135,12 @@ class SQLite:
                 self._lock = file.lock(self._path)
                 self._writer = file.Writer(self._path, self._route, self._upkeep())
                 await self._writer.start()
-                self._host.log.debug("SQLite %s, %s", sqlite3.sqlite_version, self._path)
+                self._host.log.info(
+                    "SQLite %s, %s%s",
+                    sqlite3.sqlite_version,
+                    self._path,
+                    "" if sqlite3.sqlite_version_info >= _SAFE else _CAUTION,
+                )
         except OSError as error:
             raise StartFailed(
                 f"cannot write to {self._path.parent}: {error.strerror}: give this user write "
@@ -151,25 +169,33 @@ class SQLite:
         """Consume a batch as an exporter does."""
         await self._intake(batch)
 
-    async def write(self, signal: Signal, documents: Sequence[Document]) -> Written:
+    async def write(
+        self, signal: Signal, documents: Sequence[Document], *, collection: str | None = None
+    ) -> Written:
         """Store documents; returns after they are on disk."""
         if self._writer is None:
             raise Permanent(f"{self.describe()} is not open for writing")
         if not documents:
             return Written(0)
-        found = await asyncio.to_thread(encode, signal, documents, self._routing)
+        found = await asyncio.to_thread(encode, signal, documents, self._routing, collection)
         letters = [
-            letter(signal, self._place(signal, refused.document), refused.document, refused.reason)
+            letter(
+                signal,
+                collection or self._place(signal, refused.document),
+                refused.document,
+                refused.reason,
+            )
             for refused in found.refused
         ]
         more: list[tuple[str, Sequence[file.Row]]] = [
             (INSERT[TRAIL], found.trails),
             (INSERT[LETTERS], [letter_row(each) for each in letters]),
         ]
-        if signal is Signal.LOGS:
+        table = TABLES[signal] if collection != TRAIL else TRAIL
+        if signal is Signal.LOGS and table != TRAIL:
             more.append((MARK, [(day,) for day in days_of(documents)]))
         more = [(statement, rows) for statement, rows in more if rows]
-        stored = await self._writer.write(INSERT[TABLES[signal]], found.rows, more)
+        stored = await self._writer.write(INSERT[table], found.rows, more)
         return Written(stored, len(found.rows) - stored, tuple(found.refused))
 
     async def find(self, query: Query) -> list[Document]:
@@ -177,6 +203,50 @@ class SQLite:
         if self._readers is not None and not encodable(query):
             return []
         return await self._ask(lambda connection: reading.select(connection, query))
+
+    async def slowest(self, query: Query, after: tuple[float, str] | None = None) -> list[Document]:
+        """The spans that match, the longest first."""
+        if self._readers is not None and not encodable(query):
+            return []
+        return await self._ask(lambda connection: summaries.slowest(connection, query, after))
+
+    async def failures(self, query: Query) -> list[Failure]:
+        """What failed, counted by type, message and service; latest first."""
+        if self._readers is not None and not encodable(query):
+            return []
+        return await self._ask(lambda connection: summaries.failures(connection, query))
+
+    async def follow(self, query: Query, after: str = "") -> AsyncGenerator[Followed, None]:
+        """New log records, in the order of their rows."""
+        place = following.read_position(after)
+        while True:
+            step, place = await self._ask(partial(following.step, query=query, place=place))
+            yield step
+            if not step.logs:
+                await asyncio.sleep(following.PAUSE_S)
+
+    async def sizes(self) -> dict[str, int]:
+        """How many documents each collection holds."""
+        return await self._ask(moving.sizes)
+
+    async def walk(self, collection: str, *, limit: int, after: str = "") -> Walked:
+        """Documents of one collection, by arrival."""
+        return await self._ask(lambda connection: moving.walk(connection, collection, limit, after))
+
+    async def fetch(self, collection: str, ids: Sequence[str]) -> list[Document]:
+        """Documents of one collection by their ids."""
+        return await self._ask(lambda connection: moving.fetch(connection, collection, ids))
+
+    async def take_over(
+        self, *, letters: Sequence[DeadLetter] = (), statistics: Sequence[DailyStatistic] = ()
+    ) -> None:
+        """Keep dead letters and statistics of another store."""
+        if self._writer is None:
+            raise Permanent(f"{self.describe()} is not open for writing")
+        if letters:
+            await self._writer.write(INSERT[LETTERS], [letter_row(each) for each in letters])
+        if statistics:
+            await self._writer.write(moving.CARRY, list(moving.statistics_rows(statistics)))
 
     async def dead_letters(self, *, limit: int, after: str = "") -> list[DeadLetter]:
         """Dead letters in the order of their ids."""
@@ -215,7 +285,9 @@ class SQLite:
                 loop.call_soon_threadsafe(add)
 
         kept = table(self._config.retention) if self._tend else None
-        return upkeep.Upkeep(kept, self._config.max_size_mib << 20, self._routing, count)
+        max_bytes = self._config.max_size_mib << 20
+        full_text = self._config.full_text if self._tend else None
+        return upkeep.Upkeep(kept, max_bytes, self._routing, count, full_text=full_text)
 
     def _look(self) -> None:
         """Refuse what cannot be read, before anybody asks."""

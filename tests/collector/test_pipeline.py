@@ -1,4 +1,4 @@
-"""The three ways to join consumers, with small real consumers at the ends."""
+"""The ways to join consumers, with small real consumers at the ends."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.errors import CollectorError, Permanent, Retryable, TooLarge
 from collector.model import Batch, Host, Request, Signal
-from collector.pipeline import Junction, Outlet, chain, entries, fan_out, mutates, share
+from collector.pipeline import Gate, Junction, Outlet, chain, fan_out, mutates, share
 from collector.stats import Stats
 
 pytestmark = pytest.mark.anyio
@@ -211,7 +211,7 @@ async def test_share_copies_only_for_pipelines_that_change_messages():
     parts = [(Rename, ".new", host())]
     consume, _ = chain(parts, changed)
     sent = batch("x")
-    await share([(plain, False), (consume, mutates(parts)), (also, False)], Stats())(sent)
+    await share([(plain, False), (consume, mutates([Rename])), (also, False)], Stats())(sent)
     assert plain.batches[0] is sent
     assert also.batches[0] is sent
     assert names(sent) == ["x"]
@@ -231,18 +231,57 @@ async def test_share_copies_nothing_for_a_single_pipeline():
 
 def test_mutates_asks_every_processor():
     """A processor that declares nothing changes nothing."""
-    assert mutates([(Pass, None, host())]) is False
-    assert mutates([(Pass, None, host()), (Rename, "", host())]) is True
+    assert mutates([Pass]) is False
+    assert mutates([Pass, Rename]) is True
 
 
-async def test_entries_hold_only_signals_with_a_pipeline():
-    """A receiver can tell a signal that is in no pipeline, and feeds all pipelines of one."""
-    one, two, logs = Sink(), Sink(), Sink()
-    given = entries(
-        [(Signal.TRACES, one, False), (Signal.LOGS, logs, False), (Signal.TRACES, two, False)],
-        Stats(),
-    )
-    sent = batch("x")
-    await given[Signal.TRACES](sent)
-    assert set(given) == {Signal.TRACES, Signal.LOGS}
-    assert (one.batches, two.batches, logs.batches) == ([sent], [sent], [])
+class Slow(Sink):
+    """An exporter that takes a batch when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def __call__(self, taken):
+        await self.go.wait()
+        await super().__call__(taken)
+
+
+async def test_a_held_gate_lets_calls_inside_end_and_others_wait():
+    """Nobody is called after `empty` but the next one; nobody who called is refused."""
+    gate, old, new = Gate(), Slow(), Sink()
+    gate.lead(old)
+    first = asyncio.create_task(gate(batch("first")))
+    await asyncio.sleep(0)
+    gate.hold()
+    second = asyncio.create_task(gate(batch("second")))
+    emptied = asyncio.create_task(gate.empty())
+    await asyncio.sleep(0)
+    assert not emptied.done()
+    old.go.set()
+    await asyncio.gather(first, emptied)
+    gate.lead(new)
+    await second
+    assert [names(each) for each in old.batches] == [["first"]]
+    assert [names(each) for each in new.batches] == [["second"]]
+
+
+async def test_a_closed_gate_sends_away_to_come_again():
+    """Those that waited and those that come later are told to send again."""
+    gate = Gate()
+    waiting = asyncio.create_task(gate(batch("x")))
+    await asyncio.sleep(0)
+    gate.close()
+    for call in (waiting, gate(batch("y"))):
+        with pytest.raises(Retryable, match="taken out of the configuration"):
+            await call
+
+
+async def test_a_junction_that_is_replaced_hands_on_what_it_remembers():
+    """A branch that has a batch does not get it again from the next junction."""
+    good, bad, other = Sink(), Sink(Retryable("down")), Sink()
+    before = fan_out([good, bad], Stats())
+    with pytest.raises(Retryable):
+        await before(batch("x"))
+    await fan_out([other, good], Stats(), before)(batch("x"))
+    assert [len(each.batches) for each in (good, bad, other)] == [1, 1, 1]

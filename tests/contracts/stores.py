@@ -240,6 +240,10 @@ QUESTIONS = (
     (Signal.TRACES, {"status": "UNSET", "service": "web", "newest_first": True}, [3, 2, 0]),
     (Signal.TRACES, {"text": "GET"}, []),
     (Signal.TRACES, {"min_severity": 0}, []),
+    (Signal.TRACES, {"task_ids": ("same", "other")}, [3]),
+    (Signal.TRACES, {"names": ("SELECT", "x")}, [4]),
+    (Signal.TRACES, {"names": ("$ne",)}, []),
+    (Signal.TRACES, {"roots": True, "service": "db"}, [4]),
     (Signal.LOGS, {}, [0, 1, 2, 3, 4, 5]),
     (Signal.LOGS, {"id": TRACE}, [3]),
     (Signal.LOGS, {"trace_ids": (TRACE,)}, [3]),
@@ -261,6 +265,9 @@ QUESTIONS = (
     (Signal.LOGS, {"text": ""}, [0, 1, 2, 3, 4, 5]),
     (Signal.LOGS, {"text": "x" * 100_000}, []),
     (Signal.LOGS, {"text": "timeout", "limit": 1, "newest_first": True}, [3]),
+    (Signal.LOGS, {"names": ("order.paid", "x")}, [2]),
+    (Signal.LOGS, {"task_ids": ("x",)}, []),
+    (Signal.LOGS, {"roots": True}, []),
     (Signal.LOGS, {"status": "ERROR"}, []),
     (Signal.LOGS, {"min_duration_ms": 0.0}, []),
     (Signal.METRICS, {}, [0, 1]),
@@ -268,6 +275,8 @@ QUESTIONS = (
     (Signal.METRICS, {"service": "web", "name": "requests"}, [0]),
     (Signal.METRICS, {"id": "same"}, []),
     (Signal.METRICS, {"trace_ids": (TRACE,)}, []),
+    (Signal.METRICS, {"task_ids": ("same",)}, []),
+    (Signal.METRICS, {"names": ("latency",)}, [1]),
 )  # fmt: skip
 STORED = {
     Signal.TRACES: [

@@ -1,12 +1,13 @@
-"""kill -9 of real processes: what was acknowledged is there afterwards, once (R1, D3)."""
+"""
+kill -9 and SIGTERM of real processes: what was acknowledged is there afterwards, once (R1, R8, D3).
+
+`make test-full` runs the long forms; each prints its seed and its counts.
+"""
 
 import asyncio
-import http.client
 import os
 import random
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from collector.otlp import encode
-from tests.durability import logs, stored
+from tests.durability import stored
+from tests.load import NOTHING, Load, Places, in_sqlite, verdict
+from tests.programs import READY, Collector
 
 pytestmark = pytest.mark.e2e
 
@@ -90,107 +92,104 @@ def test_kill_9_loses_no_acknowledged_request(tmp_path, rounds):
 
 CONFIG = """
 receivers:
-  otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{port}"}}}}}}
+  otlp:
+    protocols:
+      grpc: {{endpoint: "127.0.0.1:{grpc}"}}
+      http: {{endpoint: "127.0.0.1:{http}"}}
+processors: {{"tests.broken:Drops": {{}}}}
 exporters:
-  sqlite:
-    path: {folder}/store.db
-    sending_queue: {{storage: file_storage}}
-extensions:
-  file_storage: {{directory: {folder}/queue, segment_bytes: 65536}}
+  sqlite: {{path: store.db{queue}}}
+  file: {{path: lines.jsonl}}
+extensions: {{"{storage}": {{directory: queue, segment_bytes: 65536, reserve_bytes: 0}}}}
 service:
-  extensions: [file_storage]
+  telemetry: {{metrics: {{level: none}}}}
+  extensions: ["{storage}"]
   pipelines:
-    logs: {{receivers: [otlp], exporters: [sqlite]}}
+    traces: {{receivers: [otlp], processors: {processors}, exporters: [sqlite, file]}}
+    metrics: {{receivers: [otlp], processors: {processors}, exporters: [sqlite, file]}}
+    logs: {{receivers: [otlp], processors: {processors}, exporters: [sqlite, file]}}
 """
+QUEUE = ', sending_queue: {{storage: "{storage}"}}'
+BUILDS = {
+    "queue": {"storage": "file_storage", "queue": QUEUE},
+    "own log": {"storage": "file_storage", "queue": ""},  # the store's commit is the answer
+    "answers early": {"storage": "tests.broken:Hasty", "queue": QUEUE},
+    "drops 0.1 %": {
+        "storage": "file_storage",
+        "queue": "",
+        "processors": "['tests.broken:Drops']",
+    },
+}
 
 
-class Collector:
-    """A collector process with a durable queue in front of the embedded store."""
+def end_again_and_again(folder, build, rounds, number, *, seed, least=40):
+    """
+    A collector of this build that is ended under load, and started again, so many times.
 
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.file = folder / "collector.yaml"
-        self.file.write_text(CONFIG.format(port=self.port, folder=folder))
-        self.process = None
-        self.answered = []
+    Returns:
+        The load with what it was told, everything in the store, and the exit codes.
+    """
+    chance = random.Random(seed)
+    codes, ready_s = Counter(), []
+    with Places("http", "grpc") as places:
+        settings = {"processors": "[]", "http": places["http"], "grpc": places["grpc"]}
+        settings |= BUILDS[build]
+        settings["queue"] = settings["queue"].format(**settings)
+        (folder / "collector.yaml").write_text(CONFIG.format(**settings))
 
-    def start(self):
-        self.log = (self.folder / "collector.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "collector", "run", "--config", str(self.file)],
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            stderr=self.log,
-        )
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "collector.log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        def start():
+            began = time.monotonic()
+            collector = Collector(folder, sets=(), config="collector.yaml", PYTHONPATH=str(ROOT))
+            collector.wait_for(READY)
+            ready_s.append(time.monotonic() - began)
+            return collector
 
-    def end(self, number):
-        self.process.send_signal(number)
-        self.process.wait(30)
-        self.log.close()
-        return self.process.returncode
+        with Load(places.addresses("http", "grpc"), mark=f"{number.name}") as load:
+            for _ in range(rounds):
+                with start() as collector:
+                    load.until_taken(least)
+                    time.sleep(chance.uniform(0.0, 0.3))
+                    codes[collector.stop(number)] += 1
+            with start() as collector:
+                load.finish(60)
+                deadline = time.monotonic() + 30
+                found = in_sqlite(folder / "store.db")
+                while build == "queue" and load.taken - set(found):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+                    found = in_sqlite(folder / "store.db")
+                assert collector.stop() == 0
+    print(f"{build}: {rounds} times {number.name}, ready after {max(ready_s):.2f} s at most")
+    return load, in_sqlite(folder / "store.db"), codes
 
-    def send(self, name):
-        """Send until the connection ends; ids are counted when the answer is 200."""
-        with_requests = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            for number in range(10**9):
-                marks = [f"{name}-{number}-{each}" for each in range(5)]
-                headers = {"Content-Type": "application/x-protobuf"}
-                with_requests.request("POST", "/v1/logs", encode(logs(*marks)), headers)
-                answer = with_requests.getresponse()
-                answer.read()
-                if answer.status == 200:
-                    self.answered += marks
-        except (OSError, http.client.HTTPException):
-            return
-        finally:
-            with_requests.close()
 
-    def in_store(self):
-        with sqlite3.connect(self.folder / "store.db") as store:
-            rows = store.execute("SELECT json_extract(document, '$.message') FROM logs").fetchall()
-        store.close()
-        return [message for (message,) in rows]
+LONG = [pytest.mark.full, pytest.mark.timeout(7200)]
+
+
+@pytest.mark.parametrize("build", ["queue", "own log"])
+@pytest.mark.parametrize("rounds", [6, pytest.param(500, marks=LONG)])
+def test_kill_9_of_a_collector_stores_each_acknowledged_record_once(tmp_path, build, rounds):
+    """R1: four clients, both protocols, three signals, kills in between: 0 lost, 0 twice."""
+    load, found, codes = end_again_and_again(tmp_path, build, rounds, signal.SIGKILL, seed=rounds)
+    assert verdict(load, found, seed=rounds) == NOTHING
+    assert (load.unanswered, codes) == (set(), {-signal.SIGKILL: rounds})
+    lines = (tmp_path / "lines.jsonl").read_text().splitlines(keepends=True)
+    assert [line for line in lines if not line.endswith("}\n")] == []  # never a torn line
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(100, marks=LONG)])
+def test_sigterm_under_load_stores_what_was_accepted(tmp_path, rounds):
+    """R8: accepted = stored, each stop is clean, and no client is refused for good."""
+    load, found, codes = end_again_and_again(tmp_path, "queue", rounds, signal.SIGTERM, seed=rounds)
+    assert verdict(load, found, seed=rounds) == NOTHING
+    assert (load.unanswered, codes) == (set(), {0: rounds})
 
 
 @pytest.mark.parametrize(
-    "rounds", [4, pytest.param(200, marks=[pytest.mark.full, pytest.mark.timeout(3600)])]
+    ("build", "number", "least"),
+    [("answers early", signal.SIGKILL, 40), ("drops 0.1 %", signal.SIGTERM, 1500)],
 )
-def test_kill_9_of_a_collector_stores_each_acknowledged_record_once(tmp_path, rounds):
-    """R1: through receiver, log, queue and store, with kills in between: 0 lost, 0 twice."""
-    collector = Collector(tmp_path)
-    chance = random.Random(rounds)
-    for round_ in range(rounds):
-        collector.start()
-        senders = [
-            threading.Thread(target=collector.send, args=(f"{round_}-{each}",)) for each in range(3)
-        ]
-        for sender in senders:
-            sender.start()
-        time.sleep(chance.uniform(0.05, 0.5))
-        assert collector.end(signal.SIGKILL) == -signal.SIGKILL
-        for sender in senders:
-            sender.join()
-    collector.start()
-    lost = set(collector.answered)
-    deadline = time.monotonic() + 60
-    while lost and time.monotonic() < deadline:
-        lost = set(collector.answered) - set(collector.in_store())
-        time.sleep(0.05)
-    assert collector.end(signal.SIGTERM) == 0
-    found = collector.in_store()
-    twice = [each for each, number in Counter(found).items() if number > 1]
-    print(f"{rounds} kills, {len(collector.answered)} acknowledged, {len(found)} found")
-    assert (sorted(lost), twice) == ([], [])
-    assert len(collector.answered) > 50
+def test_a_broken_build_is_found(tmp_path, build, number, least):
+    """Mutation run: the tests above fail for a collector that breaks the promise."""
+    load, found, _ = end_again_and_again(tmp_path, build, 1, number, seed=1, least=least)
+    assert verdict(load, found, seed=1)["lost"] > 0

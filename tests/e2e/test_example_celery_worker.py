@@ -92,9 +92,17 @@ def ran(tmp_path_factory, redis_url):
             check=True,
             timeout=60,
         )
+        tasks = subprocess.run(
+            [BIN / "collector", "tasks", "--json", "--endpoint", query],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
         assert collector.stop() == 0
     lines = (folder / "data" / "telemetry.jsonl").read_text().splitlines()
-    return sent.stdout, json.loads(asked.stdout), [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in tasks.stdout.splitlines()]
+    return sent.stdout, json.loads(asked.stdout), [json.loads(line) for line in lines], rows
 
 
 def test_it_prints_how_each_task_ended(ran):
@@ -107,6 +115,24 @@ def test_it_prints_how_each_task_ended(ran):
         ["clean", "SUCCESS"],
         ["collector", "trace"],
     ]
+
+
+def test_each_task_has_a_line_with_what_became_of_it(ran):
+    """`collector tasks` knows state, retries, duration, wait, queue and worker of each task (C1)."""
+    found = sorted((row["name"], row["state"], row["retries"], row["attempts"]) for row in ran[3])
+    assert found == [
+        ("charge_card", "FAILURE", 0, 1),
+        ("cleanup_expired_tokens", "SUCCESS", 0, 1),
+        ("index_artifact", "SUCCESS", 0, 1),
+        ("process_artifact_data", "SUCCESS", 0, 1),
+        ("send_verification_email", "SUCCESS", 2, 3),
+    ]
+    for row in ran[3]:
+        assert row["duration_ms"] > 0
+        assert row["wait_ms"] >= 0
+        assert row["worker"].startswith("celery@")
+        assert row["queue"] == "celery_worker_example"
+        assert (bool(row["correlation_id"]), len(row["trace_id"])) == (True, 32)
 
 
 def test_one_id_leads_to_everything_that_a_signup_set_off(ran):

@@ -72,9 +72,9 @@ def test_validate_takes_set_and_shows_warnings(good, capsys):
     assert cli.main([*arguments, "--set", "exporters.debug.verbosity=Detailed"]) == 0
     assert cli.main([*arguments, "--set", "exporters.debug.verbosity=loud"]) == 1
     assert "unknown value" in capsys.readouterr().err
-    assert cli.main([*arguments, "--set", "service.telemetry.metrics.level=none"]) == 0
+    assert cli.main([*arguments, "--set", "service.telemetry.traces.level=none"]) == 0
     assert capsys.readouterr().err.startswith(
-        "Warning: service.telemetry.metrics.level is accepted but has no effect yet\n"
+        "Warning: service.telemetry.traces.level is accepted but has no effect yet\n"
     )
 
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from click.testing import CliRunner
+from pymongo.errors import OperationFailure
 
 from collector.cli.dead_letters import dead_letters
 from collector.model import Secret, Signal
@@ -19,6 +21,8 @@ receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
 service: {pipelines: {logs: {receivers: [otlp], exporters: [sqlite]}}}
 """
 BAD = {**log(1), "_id": "no id"}
+BUILDING = 12587
+"""MongoDB: an index is being built."""
 FOREIGN = log(2, attributes={"x": object()})
 
 
@@ -85,6 +89,18 @@ def test_drop_deletes_what_is_named_and_asks(letters, tmp_path):
     assert ask("ls") == (0, "There are no dead letters.\n")
 
 
+def without_validator(database):
+    """Take the validator off, which the server refuses while it builds indexes."""
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            return database.command("collMod", "info_logs", validator={})
+        except OperationFailure as error:
+            if error.code != BUILDING or time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
+
+
 def test_retry_stores_what_the_server_takes_now(mongodb_uri, mongodb_database, monkeypatch):
     """A document that a validator refused is stored with its own id once the validator is gone, and the letter goes."""
     monkeypatch.delenv("COLLECTOR_STORE", raising=False)
@@ -104,7 +120,7 @@ def test_retry_stores_what_the_server_takes_now(mongodb_uri, mongodb_database, m
             written = await store.write(Signal.LOGS, [log(1), bad])
             assert (written.stored, len(written.refused)) == (1, 1)
             first = await asyncio.to_thread(ask, "retry", "--store", url)
-            await asyncio.to_thread(store._database.command, "collMod", "info_logs", validator={})
+            await asyncio.to_thread(without_validator, store._database)
             second = await asyncio.to_thread(ask, "retry", "--store", url)
             third = await asyncio.to_thread(ask, "ls", "--store", url)
             return first, second, third, await store.find(Query(signal=Signal.LOGS))

@@ -426,13 +426,14 @@ def test_telemetry_keys_without_effect_are_warned_about(loader):
     config = loader(
         loader.good,
         "service:\n  telemetry:\n    logs: {level: warn, encoding: json}\n"
-        "    metrics:\n      readers: [{pull: {exporter: {prometheus: {port: 8888}}}}]\n"
+        "    metrics:\n      readers: [{pull: {exporter: {prometheus: {port: 0}}}}]\n"
+        "      views: [{}]\n"
         "    resource: {service.name: x}\n",
     )
     assert [warning.replace(f"{loader.folder}/", "") for warning in config.warnings] == [
         "service.telemetry.logs.encoding is accepted but has no effect yet\n  c1.yaml:3",
-        "service.telemetry.metrics.readers is accepted but has no effect yet\n  c1.yaml:5",
-        "service.telemetry.resource is accepted but has no effect yet\n  c1.yaml:6",
+        "service.telemetry.metrics.views is accepted but has no effect yet\n  c1.yaml:6",
+        "service.telemetry.resource is accepted but has no effect yet\n  c1.yaml:7",
     ]
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from collector.errors import StartFailed
+from collector.errors import ConfigError, Retryable, StartFailed
 from collector.extensions.health_check import HealthCheck, ResponseBody, go_duration
 from collector.model import Health, Host
 from collector.stats import Stats
@@ -136,3 +136,41 @@ def test_path_begins_with_a_slash():
     """A path that could never be asked for is refused."""
     with pytest.raises(ValueError, match="path must start with /"):
         HealthCheck.Config(path="health")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reload_path": "reload"}, "start with /"),
+        ({"reload_path": "/", "path": "/"}, "differ from path"),
+        ({"reload_path": "/reload", "endpoint": "0.0.0.0:13133"}, "loopback"),
+        ({"reload_path": "/reload", "endpoint": "localhost.example.org:13133"}, "loopback"),
+    ],
+)
+def test_a_reload_path_that_others_could_reach_is_refused(settings, words):
+    """B80: the order to reload is for loopback only, on a path of its own."""
+    with pytest.raises(ValueError, match=words):
+        HealthCheck.Config(**settings)
+
+
+async def test_what_became_of_the_order_is_the_answer():
+    """200 with what changed, 422 with every problem, 503 when it cannot be tried now."""
+    outcomes = iter([None, ConfigError(["one", "two"]), Retryable("not ready")])
+
+    async def reload():
+        error = next(outcomes)
+        if error is not None:
+            raise error
+        return "nothing else runs now"
+
+    log = logging.getLogger("collector.component.health_check")
+    host = Host("health_check", Stats(), log, Health(), reload=reload)
+    config = HealthCheck.Config(endpoint="localhost:0", reload_path="/reload")
+    async with HealthCheck(config, host) as running:
+        answers = [await ask(running, "/reload", "POST") for _ in range(3)]
+        assert (await ask(running, "/reload"))[0] == 405
+    assert [(status, body.decode()) for status, _, body in answers] == [
+        (200, "nothing else runs now\n"),
+        (422, "one\ntwo\n"),
+        (503, "not ready\n"),
+    ]

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from collector.model import Host, Signal
-from collector.receivers.otlp import Grpc, Http, Otlp, Protocols
+from collector.receivers.otlp import Grpc, Http, Limits, Otlp, Protocols
 from collector.stats import Stats
 
 SERVICES = {
@@ -29,7 +29,7 @@ class Running:
     waits for `release`.
     """
 
-    def __init__(self, *, grpc_config, http_config, signals):
+    def __init__(self, *, grpc_config, http_config, signals, limits=None, extensions=None):
         self.batches = []
         self.failure = None
         self.stats = Stats()
@@ -41,8 +41,15 @@ class Running:
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
         self.receiver = Otlp(
-            Otlp.Config(protocols=Protocols(grpc=grpc_config, http=http_config)),
-            Host(id="otlp", stats=self.stats, log=logging.getLogger("test.otlp")),
+            Otlp.Config(
+                protocols=Protocols(grpc=grpc_config, http=http_config), limits=limits or Limits()
+            ),
+            Host(
+                id="otlp",
+                stats=self.stats,
+                log=logging.getLogger("test.otlp"),
+                extensions=extensions or {},
+            ),
             dict.fromkeys(signals, self.consume),
         )
 
@@ -110,9 +117,17 @@ class Running:
     def grpc(self):
         return self.receiver.endpoints["grpc"]
 
-    def post(self, path, body=b"", kind="application/x-protobuf", *, method="POST", **headers):
+    def connect(self, tls=None):
+        """An HTTP client on a connection of its own."""
+        if tls is not None:
+            return http.client.HTTPSConnection(*self.http, timeout=30, context=tls)
+        return http.client.HTTPConnection(*self.http, timeout=30)
+
+    def post(
+        self, path, body=b"", kind="application/x-protobuf", *, method="POST", tls=None, **headers
+    ):
         """One request on a connection of its own: status, headers, body."""
-        with contextlib.closing(http.client.HTTPConnection(*self.http, timeout=30)) as client:
+        with contextlib.closing(self.connect(tls)) as client:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             if kind is not None:
                 names["Content-Type"] = kind
@@ -130,11 +145,16 @@ class Running:
                     received += piece
             return received
 
-    def export(self, signal, body, **options):
+    def channel(self, tls=None):
+        """A gRPC channel; `tls` are credentials."""
+        options = [("grpc.max_send_message_length", -1)]
+        if tls is not None:
+            return grpc.secure_channel(self.grpc, tls, options=options)
+        return grpc.insecure_channel(self.grpc, options=options)
+
+    def export(self, signal, body, *, tls=None, **options):
         """One gRPC call: the bytes of the response; raises grpc.RpcError."""
-        with grpc.insecure_channel(
-            self.grpc, options=[("grpc.max_send_message_length", -1)]
-        ) as channel:
+        with self.channel(tls) as channel:
             method = channel.unary_unary(f"/{SERVICES[signal]}/Export")
             return method(body, timeout=30, **options)
 
@@ -153,8 +173,8 @@ class Running:
 def start():
     """What makes a receiver with settings of its own, for a `with` block."""
 
-    def run(*, grpc_config=None, http_config=None, signals=tuple(Signal)):
-        return Running(grpc_config=grpc_config, http_config=http_config, signals=signals)
+    def run(*, grpc_config=None, http_config=None, signals=tuple(Signal), **more):
+        return Running(grpc_config=grpc_config, http_config=http_config, signals=signals, **more)
 
     return run
 

@@ -220,6 +220,8 @@ def test_settings_become_options_of_grpc():
     assert Grpc().options() == [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", 20 * MIB),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_concurrent_streams", 1000),
     ]
     config = Grpc(
         max_recv_msg_size_mib=4,
@@ -238,6 +240,7 @@ def test_settings_become_options_of_grpc():
     assert dict(config.options()) == {
         "grpc.so_reuseport": 0,
         "grpc.max_receive_message_length": 4 * MIB,
+        "grpc.server_handshake_timeout_ms": 10_000,
         "grpc.max_concurrent_streams": 7,
         "grpc.max_connection_idle_ms": 1000,
         "grpc.max_connection_age_ms": 2000,

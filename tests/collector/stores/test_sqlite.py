@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -18,7 +19,7 @@ from collector.stores._sqlite_reading import statement
 from collector.stores.base import Query
 from collector.stores.sqlite import SQLite
 from telemetry.attributes import LOOKUP
-from tests.contracts import keeping
+from tests.contracts import keeping, reading
 from tests.contracts import stores as contract
 from tests.contracts.stores import span
 
@@ -40,6 +41,10 @@ def store(tmp_path):
 
 class TestContract(contract.StoreContract):
     """SQLite keeps every promise of a store."""
+
+
+class TestReading(reading.ReadingContract):
+    """SQLite keeps every promise about summaries, following, walking and taking over."""
 
 
 class TestKeeping(keeping.KeepingContract):
@@ -145,6 +150,24 @@ async def test_closing_leaves_one_whole_file(tmp_path):
         await store.write(Signal.TRACES, [span(1)])
         await store.find(Query(signal=Signal.TRACES))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["telemetry.db", "telemetry.db.lock"]
+
+
+@pytest.mark.anyio
+async def test_the_version_of_sqlite_is_told_at_the_start(tmp_path, caplog):
+    """The start names SQLite's version and the file; an old version comes with a caution; reading is silent."""
+    path = tmp_path / "telemetry.db"
+    caplog.set_level("INFO", "tests.store")
+    async with sqlite(path):
+        pass
+    async with sqlite(path, read_only=True):
+        pass
+    caution = (
+        ": let no other program write to it; "
+        "SQLite before 3.51.3 can damage a file that two write to"
+    )
+    old = sqlite3.sqlite_version_info < (3, 51, 3)
+    expected = f"SQLite {sqlite3.sqlite_version}, {path}{caution if old else ''}"
+    assert caplog.messages == [expected]
 
 
 async def refusal(store):
