@@ -6,9 +6,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := pyproject.toml hatch_build.py collector/_core.c
+SOURCES := pyproject.toml hatch_build.py collector/_core.c telemetry/_core.c
 
-.PHONY: help install run test test-full lint format bench requirements clean
+.PHONY: help install run test test-full lint format bench bench-large requirements clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -53,7 +53,11 @@ test-full: lint  ## the long runs too
 
 bench: .venv/.test requirements/bench.txt  ## side-by-side benchmarks, ratios against peers
 	@$(PIP) install --require-hashes -r requirements/bench.txt
+	@test -d .venv/peers || $(PIP) install --target .venv/peers --no-deps --require-hashes -r requirements/peers.txt
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-large: .venv/.test  ## questions among 10 million stored spans (20 GB in data/bench-large, an hour, resumable)
+	@$(BIN)/python -m tests.benchmarks.large $(ARGS)
 
 requirements:  ## pin again after a change in pyproject.toml or requirements/*.in (needs uv)
 	uv pip compile $(COMPILE) pyproject.toml requirements/run.in -o requirements/run.txt
@@ -63,4 +67,4 @@ COMPILE := --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --
 	--python-version 3.11 --no-header --no-annotate --prerelease if-necessary-or-explicit
 
 clean:  ## remove .venv, caches and build output (never data/)
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis collector/_core.abi3.so
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis collector/_core.abi3.so telemetry/_core.abi3.so

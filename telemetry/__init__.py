@@ -19,9 +19,10 @@ from telemetry._context import (
 from telemetry._events import audit, track
 from telemetry._logging import BoundLogger, get_logger
 from telemetry._redaction import Redaction
-from telemetry._setup import __version__, configure, flush, report, shutdown
+from telemetry._setup import configure, flush, report, shutdown
 from telemetry._spans import LogContext, span
 from telemetry._structlog import structlog_processor
+from telemetry._version import __version__
 from telemetry.errors import ConfigError, MissingDependency, TelemetryError
 
 __all__ = [

@@ -37,8 +37,8 @@ from telemetry._ratelimit import Limiter, paused, retry_after
 from telemetry._spans import error_type
 from telemetry._threads import Threads
 
-Scope = Callable[..., Any]
-"""Calls a function with arguments; `Context.run` is one."""
+Enter = Callable[[], None]
+"""Makes an item current in the running task."""
 STUCK_THREADS: Final = 64
 """So many threads may hang in handlers before new calls have to wait."""
 
@@ -61,6 +61,7 @@ class Running:
 
     Args:
         context: what its handler knows.
+        enter: makes its item current.
         over: settled at its end, or when nobody waits for it any longer.
         in_thread: whether the handler is a plain function.
         began: when, in monotonic seconds.
@@ -69,6 +70,7 @@ class Running:
     __slots__ = (
         "began",
         "context",
+        "enter",
         "good",
         "in_thread",
         "over",
@@ -79,9 +81,16 @@ class Running:
     )
 
     def __init__(
-        self, context: ItemContext, over: "asyncio.Future[str]", *, in_thread: bool, began: float
+        self,
+        context: ItemContext,
+        enter: Enter,
+        over: "asyncio.Future[str]",
+        *,
+        in_thread: bool,
+        began: float,
     ) -> None:
         self.context = context
+        self.enter = enter
         self.over = over
         self.in_thread = in_thread
         self.began = began
@@ -176,14 +185,14 @@ class Attempts:
                 running.value = asyncio.CancelledError()
                 running.settle(ENDED)
 
-    async def outcome(self, entry: Entry, cost: Cost, scope: Scope) -> tuple[str, Any, int]:
+    async def outcome(self, entry: Entry, cost: Cost, enter: Enter) -> tuple[str, Any, int]:
         """
         Try until there is an outcome: (outcome, result or error, attempts).
 
         Args:
             entry: the item.
             cost: what it costs is added here.
-            scope: calls a function with the context variables of the item.
+            enter: makes the item current in the task of an attempt.
         """
         plan, retry = self._plan, self._plan.retry
         spend = functools.partial(self._spend, cost)
@@ -199,7 +208,7 @@ class Attempts:
                 limit, last = plan.item_timeout - spent, True
             context = ItemContext(entry.key, attempt, self._run_id, spend, self._hold)
             began = time.monotonic()
-            word, value, over = await self._attempt(entry.item, context, limit, began, scope)
+            word, value, over = await self._attempt(entry.item, context, limit, began, enter)
             failed = word in (FAILURE, TIMEOUT)
             self._attempted(error_type(value) if failed else None)
             if not failed:
@@ -220,14 +229,14 @@ class Attempts:
             spent += pause
 
     async def _attempt(
-        self, item: Any, context: ItemContext, limit: float | None, began: float, scope: Scope
+        self, item: Any, context: ItemContext, limit: float | None, began: float, enter: Enter
     ) -> tuple[str, Any, bool]:
         """One attempt: (outcome, result or error, whether it has really ended)."""
         in_thread = not self._is_async
         over: asyncio.Future[str] = self._loop.create_future()
-        running = Running(context, over, in_thread=in_thread, began=began)
+        running = Running(context, enter, over, in_thread=in_thread, began=began)
         call = self._call_in_thread if in_thread else self._call
-        task = running.task = scope(self._loop.create_task, call(item, running))
+        task = running.task = self._loop.create_task(call(item, running))
         self.running[context.key] = running
         timer = None
         if limit is not None:
@@ -274,6 +283,7 @@ class Attempts:
 
     async def _call(self, item: Any, running: Running) -> None:
         running.started = True
+        running.enter()
         try:
             running.value = await self._plan.handler(item, running.context)
             running.good = True
@@ -290,6 +300,7 @@ class Attempts:
             return self._plan.handler(item, context)
 
         running.started = True
+        running.enter()
         try:
             good, value = await self._threads.submit(call)
         except BaseException as error:

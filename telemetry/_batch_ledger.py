@@ -87,10 +87,10 @@ class Ledger:
             self._in_a_row += 1
             self._count_error(outcome)
 
-    def completed(self, outcome: Outcome) -> None:
-        """The handler worked on this item: it counts for the rate."""
+    def completed(self, outcome: Outcome, now: float) -> None:
+        """The handler has worked on this item, until `now` (monotonic): it counts for the rate."""
         if self.throughput is not None and outcome.outcome != CANCELLATION:
-            self.throughput.completed(time.monotonic(), outcome.duration_s)
+            self.throughput.completed(now, outcome.duration_s)
 
     def broken_limit(self, source: Source) -> str | None:
         """The limit that the failures have broken, whatever may come."""

@@ -4,6 +4,10 @@ One run of a batch, from opening the journal to the report.
 A fixed number of workers pull items from the source, so there is no queue to bound. An outcome is
 in the journal before it is counted or shown. A ticker tells how far the run is, once a second.
 
+What the next item waits for is the journal and nothing else: items that went well are counted, told
+and written to the results a moment later, when the workers have begun their next ones. And workers
+whose items ended together begin their next ones in turns (`Turns`).
+
 A run stops in steps. Halt: nothing new starts, no item is tried again, what runs is finished.
 Cancel: what runs is asked to end. After the clean-up time nobody waits for it any longer.
 """
@@ -24,7 +28,8 @@ from telemetry._batch_ledger import Ledger, Results
 from telemetry._batch_logs import Outputs
 from telemetry._batch_plan import Plan
 from telemetry._batch_source import Entry, Source
-from telemetry._batch_telemetry import Observer
+from telemetry._batch_telemetry import Item, Observer
+from telemetry._batch_turns import Turns
 from telemetry._batch_types import (
     FAILURE,
     RESUMED,
@@ -81,6 +86,8 @@ class Run:
         self._stopped_by: str | None = None
         self._signal: int | None = None
         self._attempts: Attempts | None = None
+        self._turns = Turns()
+        self._settled: list[tuple[Item, Outcome, int, float]] = []
         self._io = Threads(1, f"batch {plan.name} files")
         self._source = Source(items, plan.key, plan.duplicates, total, self._halt)
 
@@ -210,6 +217,7 @@ class Run:
 
     def _finish(self, attempts: Attempts) -> Report:
         """Write the last state everywhere: the journal first, it is the truth."""
+        self._catch_up()
         for line in list(self._ledger.unrecorded):
             with contextlib.suppress(OSError):
                 self._append(line)
@@ -242,6 +250,7 @@ class Run:
         return report
 
     def _snapshot(self, result: str | None = None) -> dict[str, Any]:
+        self._catch_up()
         now = time.monotonic()
         running = [] if self._attempts is None else self._attempts.running.values()
         ages = [now - attempt.began for attempt in running]
@@ -278,7 +287,8 @@ class Run:
         while not self._halt.is_set():
             entry = await source.take() if source.waits else source.take_now()
             if entry is not None:
-                await self._entry(entry, attempts)
+                if await self._entry(entry, attempts):
+                    await self._turns.mine()
                 continue
             if source.error is not None and self._stopped_by is None:
                 text = f"the items cannot be read on: {describe(tame(source.error))[1]}"
@@ -286,8 +296,8 @@ class Run:
                 self.stop("source", HALT)
             return
 
-    async def _entry(self, entry: Entry, attempts: Attempts) -> None:
-        """One item of the input, from start to end."""
+    async def _entry(self, entry: Entry, attempts: Attempts) -> bool:
+        """One item of the input, from start to end; gives whether it was worked on."""
         if entry.duplicate:
             skipped = self._plan.duplicates == "skip"
             outcome = Outcome(
@@ -300,14 +310,16 @@ class Run:
             )
             self._observer.refused(outcome)
             await self._settle(outcome)
-            return
+            return False
         fingerprint, problem = self._fingerprint(entry)
         if problem is None and self._is_done(entry.key, fingerprint):
             await self._resume(entry)
         elif problem is not None or self._limiter.free or await self._limiter.acquire():
             await self._work_on(entry, attempts, fingerprint, problem)
+            return True
         else:
             self._ledger.unstarted.append(entry.key)
+        return False
 
     def _fingerprint(self, entry: Entry) -> tuple[str, BaseException | None]:
         given = self._plan.fingerprint
@@ -359,7 +371,7 @@ class Run:
             if problem is not None:
                 word, value, tries = FAILURE, problem, 0
             else:
-                word, value, tries = await attempts.outcome(entry, cost, item.context.run)
+                word, value, tries = await attempts.outcome(entry, cost, item.enter)
             error = value if word != SUCCESS and isinstance(value, BaseException) else None
             error_type, text = (None, None) if error is None else describe(error)
             outcome = Outcome(
@@ -381,19 +393,38 @@ class Run:
         except BaseException:  # a bug of ours, or the loop is torn down
             self._observer.lost(item)
             raise
-        self._observer.ended(item, outcome, error)
-        ledger.completed(outcome)
+        at, now = time.time_ns(), time.monotonic()
+        if error is None and self._deliver is None:
+            if not self._settled:
+                # Those that wait for this turn of the loop come in the next, and so begin.
+                self._loop.call_soon(self._loop.call_soon, self._catch_up)
+            self._settled.append((item, outcome, at, now))
+            return
+        self._catch_up()
+        self._observer.ended(item, outcome, error, None)
+        ledger.completed(outcome, now)
         await self._settle(outcome)
+
+    def _catch_up(self) -> None:
+        """Count and tell what was put off."""
+        settled, self._settled = self._settled, []
+        for item, outcome, at, now in settled:
+            self._observer.ended(item, outcome, None, at)
+            self._ledger.completed(outcome, now)
+            self._count(outcome)
 
     async def _settle(self, outcome: Outcome) -> None:
         """Count an outcome and hand it over."""
+        self._count(outcome)
+        if self._deliver is not None:
+            await self._deliver(outcome)
+
+    def _count(self, outcome: Outcome) -> None:
         self._ledger.count(outcome)
         self._results.add(outcome)
         broken = self._ledger.broken_limit(self._source)
         if broken is not None:
             self.stop(broken, HALT)
-        if self._deliver is not None:
-            await self._deliver(outcome)
 
     def _record(self, outcome: Outcome, fingerprint: str, *, keyed: bool) -> None:
         """Journal an outcome; without a journal that takes it the run cannot go on."""

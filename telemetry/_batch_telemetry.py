@@ -11,9 +11,11 @@ whose single trace nobody could look at.
 
 Telling about an item costs more than all else that is done for it. So what went well is told a
 moment later, when the workers have begun their next items; its times are those of its end.
+
+What is current while an item is worked on is set by the item's own task (`Item.enter`), whose
+context ends with it: nothing has to be made before it starts, or undone after it.
 """
 
-import asyncio
 import contextlib
 import contextvars
 import functools
@@ -31,9 +33,10 @@ from opentelemetry._logs import get_logger as get_otel_logger
 from opentelemetry.context import Context, attach
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
-from telemetry import _context, _diagnostics, _values
+from telemetry import _context, _diagnostics, _sdk, _values
 from telemetry._batch_types import FAILURE, RESUMED, TIMEOUT, Outcome, Report
 from telemetry._logging import get_logger
+from telemetry._recorder import Recorder
 from telemetry._records import EVENT_NAME
 from telemetry.attributes import (
     BATCH_COST,
@@ -127,8 +130,6 @@ class Observer:
         self._counted: Counter[tuple[str, str | None]] = Counter()
         self._tried: Counter[str | None] = Counter()
         self._active_told: int | None = None
-        self._untold: list[tuple[Item, Outcome, int]] = []
-        self._loop = asyncio.get_running_loop()
         self._live = False
         self.running = 0
         self._log = get_logger("telemetry.batch", **self._label)
@@ -140,11 +141,13 @@ class Observer:
             "How long runs take.",
             explicit_bucket_boundaries_advisory=RUN_BUCKETS_S,
         )
-        self._item_duration = meter.create_histogram(
-            BATCH_ITEM_DURATION,
-            "s",
-            "How long items take, with all attempts.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
+        self._item_duration = Recorder(
+            meter.create_histogram(
+                BATCH_ITEM_DURATION,
+                "s",
+                "How long items take, with all attempts.",
+                explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
+            )
         )
         self._items = meter.create_counter(BATCH_ITEMS, "{item}", "Items by outcome.")
         self._active = meter.create_up_down_counter(
@@ -181,22 +184,15 @@ class Observer:
         self._log.info("batch started", **{BATCH_TOTAL: total, BATCH_RUN_ATTEMPT: self._attempt})
 
     def item(self, key: str) -> "Item":
-        """One item begins: its span, and its key on all that is logged with its context."""
+        """One item begins: its span, and its key on all that is logged in its tasks."""
         self.running += 1
-        item = Item()
-        try:
-            item.context.run(self._begin, item, key)
-        except Exception as error:
-            _diagnostics.say("batch span", f"an item has no span: {_values.text(error)}")
-        return item
-
-    def _begin(self, item: "Item", key: str) -> None:
-        try:
-            if self._live:  # without an SDK there is nothing to start and nothing to be a child of
-                item.span = self._start_span(key)
-                attach(trace.set_span_in_context(item.span))
-        finally:
-            _context.put(BATCH_ITEM_KEY, key)
+        span = None
+        if self._live:  # without an SDK there is nothing to start and nothing to be a child of
+            try:
+                span = self._start_span(key)
+            except Exception as error:
+                _diagnostics.say("batch span", f"an item has no span: {_values.text(error)}")
+        return Item(key, span)
 
     def _start_span(self, key: str) -> Span:
         """The span of an item; without one of its own, a stand-in for the run's."""
@@ -214,53 +210,52 @@ class Observer:
         """One attempt ended."""
         self._tried[error_type] += 1
 
-    def ended(self, item: "Item", outcome: Outcome, error: BaseException | None) -> None:
-        """One item ended, and its span with it."""
-        self.running -= 1
-        if error is None:
-            if not self._untold:
-                # Those that wait for this turn of the loop come in the next, and so begin.
-                self._loop.call_soon(self._loop.call_soon, self.catch_up)
-            self._untold.append((item, outcome, time.time_ns()))
-        else:
-            self._end(item, outcome, error, None)
+    def ended(
+        self, item: "Item", outcome: Outcome, error: BaseException | None, at: int | None
+    ) -> None:
+        """
+        One item ended, and its span with it.
 
-    def catch_up(self) -> None:
-        """Tell what was put off."""
-        untold, self._untold = self._untold, []
-        for item, outcome, at in untold:
-            self._end(item, outcome, None, at)
+        Args:
+            item: that ended.
+            outcome: of it.
+            error: that it ended with.
+            at: when, in nanoseconds since 1970, if it was some time ago.
+        """
+        self.running -= 1
+        try:
+            self._tell(item, outcome, error)
+        except Exception as failure:
+            _diagnostics.say("batch item", f"an item is not told: {_values.text(failure)}")
+        self._end(item, at)
 
     def lost(self, item: "Item") -> None:
         """Nothing more comes of an item."""
         self.running -= 1
-        self._end(item, None, None, None)
+        self._end(item, None)
 
-    def _end(
-        self, item: "Item", outcome: Outcome | None, error: BaseException | None, at: int | None
-    ) -> None:
+    def _end(self, item: "Item", at: int | None) -> None:
         try:
-            if outcome is not None:
-                item.context.run(self._tell, item.span, outcome, error)
-        except Exception as failure:
-            _diagnostics.say("batch item", f"an item is not told: {_values.text(failure)}")
-        try:
-            item.span.end(at)
+            if item.span is not None:
+                item.span.end(at)
         except Exception as failure:
             _diagnostics.say("batch span", f"an item's span is lost: {_values.text(failure)}")
 
     @_harmless
     def refused(self, outcome: Outcome) -> None:
         """One item was never worked on."""
-        self._tell(trace.INVALID_SPAN, outcome, None)
+        self._tell(Item(None, None), outcome, None)
 
-    def _tell(self, span: Span, outcome: Outcome, error: BaseException | None) -> None:
+    def _tell(self, item: "Item", outcome: Outcome, error: BaseException | None) -> None:
         word = outcome.outcome
         kind = (outcome.error_type or "_OTHER") if word in (FAILURE, TIMEOUT) else None
         self._counted[word, kind] += 1
-        self._item_duration.record(
-            outcome.duration_s, self._labels(kind, {BATCH_ITEM_OUTCOME: word})
-        )
+        labels = {**self._label, BATCH_ITEM_OUTCOME: word}
+        if kind is not None:
+            labels[ERROR_TYPE] = kind
+        span = item.span
+        here = None if span is None else trace.set_span_in_context(span)
+        self._item_duration.record(outcome.duration_s, labels, here)
         said: dict[str, Any] = {
             BATCH_ITEM_OUTCOME: word,
             BATCH_ITEM_ATTEMPT_COUNT: outcome.attempts,
@@ -269,15 +264,28 @@ class Observer:
             said[BATCH_ITEM_COST] = outcome.cost.amount
         if kind is not None:
             said[ERROR_TYPE] = kind
-            span.set_status(Status(StatusCode.ERROR, _values.bounded(outcome.error or "", 256)))
+            if span is not None:
+                text = _values.bounded(outcome.error or "", 256)
+                span.set_status(Status(StatusCode.ERROR, text))
             # After the last attempt, and once: the span only gets its status.
-            took = {BATCH_ITEM_DURATION_S: round(outcome.duration_s, 6)}
-            event: dict[str, Any] = {EVENT_NAME: BATCH_ITEM_EXCEPTION}
-            self._log.error(f"item {word}", exc_info=error, **event, **said, **took)
+            event = {EVENT_NAME: BATCH_ITEM_EXCEPTION, **said}
+            self._say(item, logging.ERROR, f"item {word}", outcome, {**event, "exc_info": error})
         elif self._log.isEnabledFor(logging.DEBUG):
+            self._say(item, logging.DEBUG, "item ended", outcome, said)
+        if span is not None:
+            _sdk.stamp(span, said)
+
+    def _say(
+        self, item: "Item", level: int, text: str, outcome: Outcome, said: dict[str, Any]
+    ) -> None:
+        """Log about an item, as if within it."""
+
+        def say() -> None:
+            item.enter()
             took = {BATCH_ITEM_DURATION_S: round(outcome.duration_s, 6)}
-            self._log.debug("item ended", **said, **took)
-        span.set_attributes(said)
+            self._log.log(level, text, **said, **took)
+
+        contextvars.copy_context().run(say)
 
     def resumed(self) -> None:
         """One item was done before."""
@@ -290,7 +298,6 @@ class Observer:
 
         Once a second instead of with each item: a measurement costs more than the rest of an item.
         """
-        self.catch_up()
         counted, self._counted = self._counted, Counter()
         tried, self._tried = self._tried, Counter()
         for (outcome, kind), count in counted.items():
@@ -334,7 +341,6 @@ class Observer:
     @_harmless
     def close(self) -> None:
         """End the run's span, whatever happened."""
-        self.catch_up()
         self._root.end()
 
     def _event(self, name: str, body: str, attributes: dict[str, Any]) -> None:
@@ -352,13 +358,29 @@ class Observer:
 
 
 class Item:
-    """What is current while an item is worked on: a context of its own, which nobody has to undo."""
+    """
+    What is current while an item is worked on.
 
-    __slots__ = ("context", "span")
+    Args:
+        key: of the item, if it has one that is to be seen.
+        span: of the item, if there is one.
+    """
 
-    def __init__(self) -> None:
-        self.context = contextvars.copy_context()
-        self.span: Span = trace.INVALID_SPAN
+    __slots__ = ("key", "span")
+
+    def __init__(self, key: str | None, span: Span | None) -> None:
+        self.key = key
+        self.span = span
+
+    def enter(self) -> None:
+        """Make it current in a context that ends by itself."""
+        try:
+            if self.span is not None:
+                attach(trace.set_span_in_context(self.span))
+            if self.key is not None:
+                _context.put(BATCH_ITEM_KEY, self.key)
+        except Exception as error:
+            _diagnostics.say("batch item", f"an item is not current: {_values.text(error)}")
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.propagators import textmap
 
-from telemetry import _diagnostics, _redaction, _values
+from telemetry import _diagnostics, _random, _redaction, _sdk, _values
 from telemetry._values import Value
 from telemetry.attributes import CONTEXT, CORRELATION_ID, OPERATION
 
@@ -75,7 +75,7 @@ def carry(keywords: tuple[str, ...]) -> None:
 
 def new_correlation_id() -> str:
     """A new random correlation id."""
-    return str(uuid.uuid4())
+    return str(uuid.UUID(int=_random.bits(128), version=4))
 
 
 def bind_context(**ids: object) -> None:
@@ -245,9 +245,51 @@ def decorated(function: Callable[P, R], scope: Callable[[], Any]) -> Callable[P,
     return call
 
 
-def put(attribute: str, value: object) -> None:
+def put(attribute: str, value: Any) -> None:
     """Add one key to the running scope, of a context that ends by itself; stamps no span."""
-    _scope.set(_merged({attribute: _values.clean(value)}))
+    if type(value) is not str or len(value) > _values.ID_TEXT or not value.isascii():
+        value = _values.clean(value)
+    _scope.set(_merged({attribute: value}))
+
+
+def read(ids: Mapping[str, object]) -> dict[str, Value]:
+    """Keywords -> attributes; ids become short text, own keys keep their type, None is left out."""
+    return _read(ids)
+
+
+def enter(
+    span: trace.Span, ids: dict[str, Value], context: Context
+) -> tuple[Token[dict[str, Value]], Token[Context]]:
+    """
+    Make a span current that has the ids of its scope already, and begin that scope.
+
+    Args:
+        span: to attach.
+        ids: by attribute, as `read` gives them.
+        context: in which the span was started.
+
+    Returns:
+        What `leave` and `detach` take.
+    """
+    entries: dict[str, object] = dict(context)
+    entries[_sdk.SPAN_KEY] = span
+    travelling = {name: str(ids[name]) for name in _carried if name in ids}
+    if travelling:
+        given: Any = entries.get(_sdk.BAGGAGE_KEY)
+        entries[_sdk.BAGGAGE_KEY] = {**given, **travelling} if given else travelling
+    return _scope.set(_merged(ids)), attach(Context(entries))
+
+
+def stamp_entry(span: trace.Span, ids: Mapping[str, Value]) -> None:
+    """Put ids on the server or consumer span that a span belongs to, where it has none."""
+    entry: Any = getattr(span, ENTRY, None)
+    if entry is not None and entry is not span and entry.is_recording():
+        have = entry.attributes or ()
+        missing = {
+            name: value for name, value in ids.items() if name not in have and name != OPERATION
+        }
+        if missing:
+            entry.set_attributes(missing)
 
 
 def enter_empty() -> Token[dict[str, Value]]:
@@ -288,7 +330,9 @@ def carried() -> tuple[str, ...]:
 
 def effective(context: Context | None = None) -> dict[str, Value]:
     """The ids in force, by attribute name: what arrived by baggage, then what was bound here."""
-    own = bound()
+    own = _scope.get() if _shared.get() is None else bound()
+    if not (get_current() if context is None else context).get(_sdk.BAGGAGE_KEY):
+        return own
     if all(map(own.__contains__, _carried)):
         return own  # whatever has arrived, what was bound here wins
     arrived = arrived_ids(context)
@@ -370,6 +414,9 @@ def _read(ids: Mapping[str, object]) -> dict[str, Value]:
         if value is None:
             continue
         name = ATTRIBUTE.get(keyword, keyword)
+        if type(value) is str and len(value) <= _values.ID_TEXT and value.isascii():
+            result[name] = value  # nothing to do, as with most ids
+            continue
         result[name] = (
             _values.text(value, _values.ID_TEXT) if name in CONTEXT else _values.clean(value)
         )
@@ -377,7 +424,8 @@ def _read(ids: Mapping[str, object]) -> dict[str, Value]:
 
 
 def _merged(added: dict[str, Value]) -> dict[str, Value]:
-    return _bounded({**_scope.get(), **added})
+    merged = {**_scope.get(), **added}
+    return merged if len(merged) <= KEYS else _bounded(merged)
 
 
 def _bounded(merged: dict[str, Value]) -> dict[str, Value]:

@@ -32,12 +32,6 @@ from typing import Any, Final
 
 from telemetry import _diagnostics, _sdk, _values
 from telemetry._loads import (
-    CONVERSION_ERROR,
-    EXPORT_FAILED,
-    FORK_DISCARD,
-    QUEUE_FULL,
-    SHUTDOWN,
-    TOO_LARGE,
     Export,
     Keep,
     Load,
@@ -46,10 +40,16 @@ from telemetry._loads import (
     Result,
     Sending,
 )
+from telemetry._reasons import (
+    CONVERSION_ERROR,
+    EXPORT_FAILED,
+    FORK_DISCARD,
+    QUEUE_FULL,
+    SHUTDOWN,
+    TOO_LARGE,
+)
 
 __all__ = [
-    "CONVERSION_ERROR",
-    "FORK_DISCARD",
     "Courier",
     "Export",
     "Outcome",
@@ -98,6 +98,8 @@ class Courier:
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
         self._batch_size = min(batch_size, queue_size)
+        self._calm = (queue_size - queue_size // 8, queue_bytes - queue_bytes // 8)
+        """Up to so many items and bytes, no record is refused for want of room."""
         self._delay_s = delay_s
         self._timeout_s = timeout_s
         self._started = started
@@ -159,24 +161,29 @@ class Courier:
         pressed = False
         with self._lock:
             self.produced += 1
-            reason = self._refusal(size, important=important)
-            if reason is not None:
-                self.dropped[reason] = self.dropped.get(reason, 0) + 1
-                if isinstance(item, Noted) and spool is not None:
-                    spool.done([item.place])
-                return
-            self._queue.append((item, size))
-            self._held_items += 1
-            self._held_bytes += size
+            held, taken = self._held_items + 1, self._held_bytes + size
+            # What nearly every record passes at a glance; `_refusal` has the whole rule.
+            if self._closing or size > ITEM_BYTES or held > self._calm[0] or taken > self._calm[1]:
+                reason = self._refusal(size, important=important)
+                if reason is not None:
+                    self.dropped[reason] = self.dropped.get(reason, 0) + 1
+                    if isinstance(item, Noted) and spool is not None:
+                        spool.done([item.place])
+                    return
+            queue, arrivals = self._queue, self._arrivals
+            queue.append((item, size))
+            self._held_items = held
+            self._held_bytes = taken
             now = time.monotonic()
-            if not self._arrivals or now - self._arrivals[-1][1] >= ARRIVALS_S:
-                self._arrivals.append((self._asked, now))
+            if not arrivals or now - arrivals[-1][1] >= ARRIVALS_S:
+                arrivals.append((self._asked, now))
             self._asked += 1
-            if len(self._queue) == 1:
+            waiting = len(queue)
+            if waiting == 1:
                 delay = self._delay_s if self._tries else min(FIRST_DELAY_S, self._delay_s)
                 self._due = now + delay
                 self._changed.notify_all()
-            elif len(self._queue) == self._batch_size:
+            elif waiting == self._batch_size:
                 self._due = 0.0
                 self._changed.notify_all()
             begin = self._thread is None
@@ -532,6 +539,8 @@ class Courier:
         self, load: Load, reason: str, lost: int | None = None, *, spooled: bool = False
     ) -> None:
         """Be done with a load of which `lost` records (all, if None) were dropped."""
+        if not spooled and self._spool is not None and (places := load.places):
+            self._spool.done(places)  # before anybody is told, who might end the process
         with self._lock:
             if load in self._flight:
                 self._flight.remove(load)
@@ -555,8 +564,6 @@ class Courier:
             ):
                 self._arrivals.popleft()
             self._changed.notify_all()
-        if not spooled and self._spool is not None and (places := load.places):
-            self._spool.done(places)
 
     def _advance(self, load: Load) -> None:
         self._settled += load.records

@@ -106,9 +106,10 @@ class Evaluation:
         """
         if self._closed("member") or self.ensemble is None:
             return
-        if not isinstance(name, str) or name not in self.ensemble.weights:
+        name = str.__str__(name) if _values.is_a(name, str) else _values.text(name, 64)
+        if name not in self.ensemble.weights:
             known = ", ".join(self.ensemble.weights)
-            _say("member", f"no member {_values.text(name, 64)!r}; the weights have {known}")
+            _say("member", f"no member {name[:64]!r}; the weights have {known}")
             return
         found = number(score)
         if found is None:
@@ -127,8 +128,9 @@ class Evaluation:
         """
         if self._closed("missing"):
             return
-        if isinstance(reason, BaseException):
+        if _values.is_a(reason, BaseException):
             reason = "timeout" if isinstance(reason, TimeoutError) else "unavailable"
+        reason = _values.text(reason, 64)
         name = _values.text(name, _values.ID_TEXT)
         self.scores.pop(name, None)
         self.absent[name] = reason if reason in REASONS else "unavailable"

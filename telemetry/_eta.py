@@ -78,7 +78,7 @@ class _Rate:
         self._time = 0.0
         self._weight = 1.0
 
-    def add(self, interval: float, *, burst: bool) -> None:
+    def add(self, interval: float, burst: bool) -> None:
         """One completion, `interval` seconds after the one before."""
         decay = 2.0 ** (-interval / self._half_life)
         area = self._unit * (1 - decay)
@@ -112,13 +112,16 @@ class Throughput:
 
     def completed(self, now: float, duration: float) -> None:
         """One item that this run worked on is done."""
-        interval = max(now - self._last, 0.0)
+        interval = now - self._last
+        if interval < 0.0:
+            interval = 0.0
+        else:
+            self._last = now
         burst = self.completions > 0 and interval <= BURST * self._gap
         for rate in self._rates:
-            rate.add(interval, burst=burst)
+            rate.add(interval, burst)
         if not burst:
             self._gap = interval if not self._gap else 0.7 * self._gap + 0.3 * interval
-        self._last = max(now, self._last)
         self.completions += 1
         self.durations.add(duration)
 

@@ -17,6 +17,7 @@ forked child begins a stream of its own.
 
 import contextlib
 import itertools
+import logging
 import os
 import re
 import sys
@@ -28,8 +29,17 @@ from typing import Any, Final
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 from opentelemetry._logs import get_logger as get_otel_logger
 
-from telemetry import _context, _delivery_health, _diagnostics, _setup, _values
-from telemetry._delivery import CONVERSION_ERROR
+from telemetry import (
+    _context,
+    _delivery_health,
+    _diagnostics,
+    _logging,
+    _random,
+    _records,
+    _setup,
+    _values,
+)
+from telemetry._reasons import CONVERSION_ERROR
 from telemetry._spans import _TOLD
 from telemetry._values import Value
 from telemetry.attributes import (
@@ -58,6 +68,7 @@ _SEVERITY: Final = {
     SeverityNumber.WARN: "WARN",
     SeverityNumber.ERROR: "ERROR",
 }
+_LEVEL: Final = {"INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
 _known: set[str] = set()
 _loggers: dict[str, Logger] = {}
 
@@ -106,17 +117,29 @@ def audit(action: str, /, *, actor: object = None, **fields: object) -> None:
         found = {**attributes(fields), **extra}
         if actor is not None:
             found[AUDIT_ACTOR] = _values.text(actor, _values.ID_TEXT)
-        if _stream.pid != os.getpid():  # uWSGI forks without telling
-            _begin_stream()
-        stream = _stream
-        with stream.lock:
-            stream.last += 1
-            found[AUDIT_STREAM] = stream.id
-            found[AUDIT_SEQUENCE] = stream.last
-            found[AUDIT_MONOTONIC_NS] = time.monotonic_ns()
-            emit(name, found, scope=scope, uid=f"{stream.id}-{stream.last}")
+        account(name, found, scope=scope)
     except Exception as error:
         lost("audit", error)
+
+
+def account(action: str, found: dict[str, Any], *, scope: str) -> None:
+    """
+    `audit` for a caller inside this package, which guards itself.
+
+    Args:
+        action: a name of ours.
+        found: attributes, cleaned; becomes the record's.
+        scope: the name of the logger that it comes from.
+    """
+    if _stream.pid != os.getpid():  # uWSGI forks without telling
+        _begin_stream()
+    stream = _stream
+    with stream.lock:
+        stream.last += 1
+        found[AUDIT_STREAM] = stream.id
+        found[AUDIT_SEQUENCE] = stream.last
+        found[AUDIT_MONOTONIC_NS] = time.monotonic_ns()
+        emit(action, found, scope=scope, uid=f"{stream.id}-{stream.last}")
 
 
 def attributes(fields: Mapping[str, object]) -> dict[str, Value]:
@@ -161,7 +184,15 @@ def emit(
         found[EXCEPTION_TYPE] = kind
         found[EXCEPTION_MESSAGE] = message
         found[EXCEPTION_STACKTRACE] = stack
-    found[LOG_UID] = uid or os.urandom(16).hex()
+    found[LOG_UID] = uid or f"{_random.bits(128):032x}"
+    text = _SEVERITY[severity] if severity is not SeverityNumber.INFO else "INFO"
+    body = name if body is None else body
+    lines = _logging.short_way
+    if lines is not None and lines.open():
+        size = _records.OVERHEAD + len(body) + _values.weigh(found)
+        logger = lines.logger(scope)
+        lines.send(logger, time.time_ns(), _LEVEL[text], text, body, found, size, name)
+        return
     logger = _loggers.get(scope)
     if logger is None:
         if len(_loggers) >= SCOPES:
@@ -171,8 +202,8 @@ def emit(
         LogRecord(
             timestamp=time.time_ns(),
             severity_number=severity,
-            severity_text=_SEVERITY[severity],
-            body=name if body is None else body,
+            severity_text=text,
+            body=body,
             attributes=found,
             event_name=name,
         )

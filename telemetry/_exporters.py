@@ -198,6 +198,9 @@ def _http_maker(signal: str, settings: _settings.Settings) -> Callable[[], _otlp
                 text = f"{option}={options[option]!r} cannot be read: {error.strerror}; name a PEM file"
                 raise ConfigError([text]) from None
     _otlp.codec(signal)  # imports the encoders now, in this thread
+    importlib.import_module(
+        "encodings.idna"
+    )  # for getaddrinfo: a fork in the middle of it is final
     return lambda: _otlp.OtlpHttp(signal, url, **options)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from opentelemetry.sdk.trace import _Span
+from opentelemetry.sdk.trace import _Span, logger
 
 from telemetry import _diagnostics, _values
 
@@ -36,7 +36,23 @@ class GuardedSpan(_Span):
         if end_time is None and clocks is not None:
             wall, monotonic = clocks
             end_time = wall + time.monotonic_ns() - monotonic
-        super().end(end_time)
+        delivers = getattr(self._span_processor, "delivers", None)
+        if delivers is None:
+            super().end(end_time)
+            return
+        with self._lock:
+            if self._start_time is None or self._end_time is not None:
+                logger.warning("Calling end() on an ended span.")
+                return
+            self._end_time = end_time if end_time is not None else time.time_ns()
+            attributes: Any = self._attributes
+            attributes._immutable = True  # noqa: SLF001 - as the SDK does at the end
+        try:
+            if self._record_end_metrics:
+                self._record_end_metrics()
+            delivers(self)
+        except Exception as error:
+            _diagnostics.say("span end", f"a span was lost: {_values.text(error)}", level="error")
 
     def set_attribute(self, key: Any, value: Any) -> None:
         """Set an attribute to any value."""

@@ -83,7 +83,8 @@ class Inference:
 
         Works as `with` and as `async with`; a stage may run several times, its seconds add up.
         """
-        known = name if isinstance(name, str) and STAGE.fullmatch(name) else OTHER
+        text = str.__str__(name) if _values.is_a(name, str) else ""
+        known = text if STAGE.fullmatch(text) else OTHER
         if known not in self.stages and len(self.stages) >= STAGES:
             known = OTHER
         return Stage(self, known)

@@ -52,6 +52,7 @@ def _known(value: Any) -> Any:
     return dump(mode="json") if callable(dump) else msgspec.to_builtins(value)
 
 
+_quoted = json.encoder.encode_basestring_ascii
 _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_known).encode
 
 
@@ -101,27 +102,28 @@ def item_line(run_id: str, outcome: Outcome, fingerprint: str, *, keyed: bool) -
     """
     An outcome as a line.
 
-    Put together by hand: all but the result is known, and half of what an item costs is this line.
+    Put together by hand: all but the result is known, and the next item waits for this line.
     A result that is no JSON is kept as far as it can be told, marked with `result_lossy`.
     """
+    word, cost = outcome.outcome, outcome.cost
     key = outcome.key if keyed else None
-    cost = outcome.cost
     amount = repr(cost.amount) if math.isfinite(cost.amount) else "null"
     text = (
-        f'{{"type":"item","run_id":{_json(run_id)},"key":{_json(key)}'
-        f',"fingerprint":{_json(fingerprint)},"outcome":"{outcome.outcome}"'
+        f'{{"type":"item","run_id":{_quoted(run_id)},"key":{"null" if key is None else _quoted(key)}'
+        f',"fingerprint":{_quoted(fingerprint)},"outcome":"{word}"'
         f',"attempts":{outcome.attempts},"start":"{_progress.timestamp(outcome.started)}"'
         f',"duration_s":{outcome.duration_s:.6f},"cost":{amount}'
         f',"tokens_in":{cost.tokens_in},"tokens_out":{cost.tokens_out}'
     )
     if outcome.error_type is not None:
         text += f',"error_type":{_json(outcome.error_type)},"error":{_json(outcome.error)}'
-    if outcome.outcome == SUCCESS:
+    if word == SUCCESS:
+        result = outcome.result
         try:
-            text += f',"result":{_json(outcome.result)}'
+            text += f',"result":{result if type(result) is int else _json(result)}'
         except Exception:
-            text += f',"result":{_json(_lossy(outcome.result))},"result_lossy":true'
-    return Line(f"{text}}}".encode(), key, fingerprint, outcome.outcome)
+            text += f',"result":{_json(_lossy(result))},"result_lossy":true'
+    return Line(f"{text}}}".encode(), key, fingerprint, word)
 
 
 class Journal:
@@ -185,13 +187,14 @@ class Journal:
         """Write one line, whole or not at all; OSError when the disk does not take it."""
         data, key, fingerprint, outcome = line
         offset = self._end
+        whole = data + b"\n"
         try:
-            self._write(data + b"\n")
+            self._write(whole)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._release():
                 raise
             self.full = error
-            self._write(data + b"\n")
+            self._write(whole)
         self._dirty = True
         if key is not None and outcome in TERMINAL:
             self._done[key] = (fingerprint, outcome, offset, len(data))

@@ -228,8 +228,10 @@ class Call:
             error: an exception that was handled, or a text.
             error_type: a label, one of few; the exception's class by default.
         """
-        kind = _spans.error_type(error) if isinstance(error, BaseException) else OTHER
-        self._failure = (error, _values.text(error_type or kind, 128))
+        problem: object = error if _values.is_a(error, BaseException) else _values.text(error)
+        kind = _spans.error_type(error) if _values.is_a(error, BaseException) else OTHER
+        told = kind if error_type is None else _values.text(error_type, 128)
+        self._failure = (problem, told)
 
     def reject(self, reason: object) -> None:
         """The answer is not good enough, so that the next call of the chain is a fallback."""
@@ -243,7 +245,7 @@ class Call:
             model: the model that was given up, as `provider/model`.
             reason: why; an exception or a word.
         """
-        why = _spans.error_type(reason) if isinstance(reason, BaseException) else reason
+        why = _spans.error_type(reason) if _values.is_a(reason, BaseException) else reason
         told = OTHER if why is None else _values.text(why, 128)
         self._given_up = (_values.text(model, 256), told)
 
@@ -462,7 +464,7 @@ def _whole(given: object) -> int | None:
 
 def _money(given: object) -> Decimal | None:
     """An amount of money, exact where it came exact."""
-    value = given if isinstance(given, Decimal) else _values.clean(given)
+    value = given if type(given) is Decimal else _values.clean(given)
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
     money = value if isinstance(value, Decimal) else Decimal(str(value))

@@ -16,7 +16,7 @@ from telemetry._llm_totals import Usage
 def price(usage: Usage, *, provider: str, model: str) -> Decimal | None:
     """The price in USD, or None."""
     try:
-        import genai_prices  # type: ignore[import-not-found]  # noqa: PLC0415 - optional
+        import genai_prices  # noqa: PLC0415 - optional
     except ImportError:
         _diagnostics.say(
             "prices",

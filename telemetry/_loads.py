@@ -1,5 +1,5 @@
 """
-What couriers, exporters and the spool hand to each other: outcomes, loads, reasons of loss.
+What couriers, exporters and the spool hand to each other: outcomes and loads.
 
 The protocols are here and not with their implementations, so that the courier knows neither HTTP
 nor files, and neither of these knows the courier.
@@ -8,24 +8,7 @@ nor files, and neither of these knows the courier.
 import enum
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
-
-QUEUE_FULL: Final = "queue_full"
-TOO_LARGE: Final = "too_large"
-EXPORT_FAILED: Final = "export_failed"
-SHUTDOWN: Final = "shutdown"
-CONVERSION_ERROR: Final = "conversion_error"
-FORK_DISCARD: Final = "fork_discard"
-SPOOL_EXPIRED: Final = "spool_expired"
-REASONS: Final = (
-    QUEUE_FULL,
-    TOO_LARGE,
-    EXPORT_FAILED,
-    SHUTDOWN,
-    CONVERSION_ERROR,
-    FORK_DISCARD,
-    SPOOL_EXPIRED,
-)
+from typing import Any, Protocol
 
 
 class Result(enum.Enum):

@@ -16,7 +16,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry._logs import Logger as OtelLogger
 from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
@@ -31,19 +31,12 @@ from telemetry.attributes import (
     EXCEPTION_TYPE,
 )
 
-NEVER: Final = ("opentelemetry", "otelier")
-"""Loggers about ourselves: a record per failed delivery would make the next one fail too."""
-WHILE_EXPORTING: Final = ("urllib3", "grpc", "requests", "http")
-"""Loggers that speak about our own requests while we make them, and else about the application's."""
+if TYPE_CHECKING:  # it imports the SDK
+    from telemetry._lines import Lines
+
 SCOPES: Final = 2000
 
-_SEVERITY: Final = tuple(
-    SeverityNumber.UNSPECIFIED
-    if level < logging.DEBUG
-    else SeverityNumber(level // 10 * 4 + 1 + min(level % 10, 3))
-    for level in range(54)
-)
-_SEVERITY_TEXT: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+_SEVERITY: Final = tuple(map(SeverityNumber, _records.SEVERITY))
 
 
 class OtelHandler(logging.Handler):
@@ -62,6 +55,8 @@ class OtelHandler(logging.Handler):
         self._provider = provider
         self._lost = lost
         self._loggers: dict[str, OtelLogger] = {}
+        self.lines: Lines | None = None
+        """The short way, where the pipeline has one."""
 
     def createLock(self) -> None:  # noqa: N802 - the name in logging.Handler
         """No lock: emit() shares nothing, and a lock would be held while values are converted."""
@@ -75,16 +70,31 @@ class OtelHandler(logging.Handler):
         nesting = _records.nesting
         nesting.depth += 1
         try:
-            if _is_below(record.name, NEVER):
+            if _is_below(record.name, _records.NEVER):
                 return
-            if _is_below(record.name, WHILE_EXPORTING) and _sdk.suppressed():
+            if _is_below(record.name, _records.WHILE_EXPORTING) and _sdk.suppressed():
                 return
             if _was_expected():
                 return
             if nesting.depth > _records.NESTED:  # a value's own __str__ logs the value
                 self._lost()
                 return
-            self._logger(record.name).emit(translate(record))
+            lines = self.lines
+            if lines is not None and lines.open():
+                attributes, event = _facts(record)
+                body = _records.message(record)
+                lines.send(
+                    lines.logger(record.name),
+                    int(record.created * 1e9),
+                    record.levelno,
+                    record.levelname,
+                    body,
+                    attributes,
+                    _records.OVERHEAD + len(body) + _values.weigh(attributes),
+                    event,
+                )
+            else:
+                self._logger(record.name).emit(translate(record))
         except Exception as error:
             self._lost()
             _diagnostics.say(
@@ -107,7 +117,20 @@ class OtelHandler(logging.Handler):
 
 def translate(record: logging.LogRecord) -> LogRecord:
     """A stdlib record as an OTel log record; ids of the scope are added by the processors."""
-    attributes = _records.fields(record)
+    attributes, event = _facts(record)
+    return LogRecord(
+        timestamp=int(record.created * 1e9),
+        severity_text=_records.SEVERITY_TEXT.get(record.levelname, record.levelname),
+        severity_number=severity(record.levelno),
+        body=_records.message(record),
+        attributes=attributes,
+        event_name=event,
+    )
+
+
+def _facts(record: logging.LogRecord) -> tuple[dict[str, Any], str | None]:
+    """The attributes of a stdlib record, and the name of the event that it is."""
+    attributes: dict[str, Any] = _records.fields(record)
     attributes[CODE_FILE] = record.pathname
     attributes[CODE_FUNCTION] = record.funcName
     attributes[CODE_LINE] = record.lineno
@@ -118,14 +141,7 @@ def translate(record: logging.LogRecord) -> LogRecord:
         attributes[EXCEPTION_MESSAGE] = message
         attributes[EXCEPTION_STACKTRACE] = stack
     event = record.__dict__.get(_records.EVENT_NAME)
-    return LogRecord(
-        timestamp=int(record.created * 1e9),
-        severity_text=_SEVERITY_TEXT.get(record.levelname, record.levelname),
-        severity_number=severity(record.levelno),
-        body=_records.message(record),
-        attributes=attributes,
-        event_name=None if event is None else _values.text(event, _values.ID_TEXT),
-    )
+    return attributes, None if event is None else _values.text(event, _values.ID_TEXT)
 
 
 def severity(level: int) -> SeverityNumber:
@@ -156,6 +172,10 @@ def _was_expected() -> bool:
     while frame.f_back is not None and frame.f_code.co_filename != file:
         frame = frame.f_back
     return bool(frame.f_code.co_filename == file)
+
+
+short_way: "Lines | None" = None
+"""Of the pipeline of this process."""
 
 
 class BoundLogger:
@@ -242,6 +262,13 @@ class BoundLogger:
 
         Of `fields`, exc_info, stack_info, stacklevel and extra mean what they mean in logging.
         """
+        lines = short_way
+        if lines is not None and not args:
+            try:
+                if lines.take(self._logger, level, event, self._fields, fields):
+                    return
+            except Exception as failure:
+                _diagnostics.say("lines", f"the long way was taken: {_values.text(failure)}")
         nesting = _records.nesting
         nesting.depth += 1
         try:

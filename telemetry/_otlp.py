@@ -1,7 +1,7 @@
 """
 OTLP over HTTP: one request, one deadline, one outcome. The courier decides about a next try.
 
-The encoders are OpenTelemetry's own. The client is not: the stock exporter retries inside, which
+Spans and log records are encoded by `_wire`, metrics by OpenTelemetry. The client is not theirs: the stock exporter retries inside, which
 would be a second retry layer; its timeout counts per received chunk, so that a dripping server
 holds it for ever; it never reads `partial_success`; and it tells no more than "failure". Here the
 deadline covers connecting, sending and every read, 413 is told apart from 400, and Retry-After is
@@ -226,7 +226,7 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-STEP: Final = 32
+STEP: Final = 64
 STEP_PAUSE_S: Final = 0.0002
 Encode = Callable[[list[Any]], bytes]
 ReadAnswer = Callable[[bytes], tuple[int, str]]
@@ -236,21 +236,19 @@ def codec(signal: str) -> tuple[Encode, ReadAnswer]:
     """How a batch becomes a request, and what an answer says about rejected records."""
     # Each signal's messages are imported when the signal is exported, not before.
     if signal == "traces":
-        from opentelemetry.exporter.otlp.proto.common.trace_encoder import (  # noqa: PLC0415
-            encode_spans,
-        )
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415
 
+        from telemetry._wire import Wire  # noqa: PLC0415
+
         read = _reader(trace_service_pb2.ExportTraceServiceResponse, "rejected_spans")
-        return _in_steps(lambda batch: encode_spans(batch).SerializeToString()), read
+        return _in_steps(Wire().spans), read
     if signal == "logs":
-        from opentelemetry.exporter.otlp.proto.common._log_encoder import (  # noqa: PLC0415
-            encode_logs,
-        )
         from opentelemetry.proto.collector.logs.v1 import logs_service_pb2  # noqa: PLC0415
 
+        from telemetry._wire import Wire  # noqa: PLC0415
+
         read = _reader(logs_service_pb2.ExportLogsServiceResponse, "rejected_log_records")
-        return _in_steps(lambda batch: encode_logs(batch).SerializeToString()), read
+        return _in_steps(Wire().logs), read
     from opentelemetry.exporter.otlp.proto.common.metrics_encoder import (  # noqa: PLC0415
         encode_metrics,
     )

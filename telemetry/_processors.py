@@ -14,7 +14,7 @@ changes its copy of a log record changes the record: so redactors and enrichers 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from opentelemetry.context import Context
@@ -35,12 +35,15 @@ from opentelemetry.sdk.trace import (
     SynchronousMultiSpanProcessor,
 )
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import SpanKind, StatusCode, TraceFlags, get_current_span
 from opentelemetry.util.types import Attributes
 
 from telemetry import _attach, _context, _diagnostics, _guarded_span, _requests, _values
 from telemetry._delivery import Courier
 from telemetry._redaction_records import Gate
+from telemetry._requests import Ours
+from telemetry._sdk import plain, stamp
+from telemetry.attributes import AUDIT_STREAM
 
 _ERROR_SEVERITY = 17
 _OVERHEAD = 200
@@ -52,15 +55,25 @@ def _guarded(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return call(*args, **kwargs)
     except Exception as error:
-        name = type(getattr(call, "__self__", call)).__name__
-        _diagnostics.say(
-            f"processor {name}", f"{name} raised {type(error).__name__}: {_values.text(error)}"
-        )
+        _complain(getattr(call, "__self__", call), error)
         return None
 
 
-def _is_ours(processor: object) -> bool:
-    return type(processor).__module__.startswith("telemetry.")
+def _complain(processor: object, error: Exception) -> None:
+    name = type(processor).__name__
+    _diagnostics.say(
+        f"processor {name}", f"{name} raised {type(error).__name__}: {_values.text(error)}"
+    )
+
+
+def ours_alone(processors: Iterable[object]) -> bool:
+    """Whether all processors are ours."""
+    return all(isinstance(processor, Ours) for processor in processors)
+
+
+def is_important(number: int, attributes: Mapping[str, Any]) -> bool:
+    """Whether a log record gets the last of the room: errors, and the audit stream."""
+    return number >= _ERROR_SEVERITY or AUDIT_STREAM in attributes
 
 
 class GuardedSpanProcessors(SynchronousMultiSpanProcessor):
@@ -74,22 +87,40 @@ class GuardedSpanProcessors(SynchronousMultiSpanProcessor):
     def __init__(self, gate: Gate) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # the SDK has no annotation here
         self._gate = gate
+        self.delivers: Callable[[ReadableSpan], None] | None = None
+        """What all that `on_end` does comes to, while all processors are ours."""
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Add a processor."""
+        super().add_span_processor(span_processor)
+        last = self._span_processors[-1]
+        alone = isinstance(last, SpanDelivery) and ours_alone(self._span_processors)
+        self.delivers = last.ended if alone else None  # type: ignore[attr-defined]  # `alone`
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Tell each processor."""
         for processor in self._span_processors:
-            _guarded(processor.on_start, span, parent_context=parent_context)
+            try:
+                processor.on_start(span, parent_context)
+            except Exception as error:
+                _complain(processor, error)
 
     def _on_ending(self, span: Span) -> None:
         for processor in self._span_processors:
-            _guarded(processor._on_ending, span)  # noqa: SLF001 - the SDK's hook, passed on
+            try:
+                processor._on_ending(span)  # noqa: SLF001 - the SDK's hook, passed on
+            except Exception as error:
+                _complain(processor, error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Tell each processor; those of others see what may leave the process."""
         seen: ReadableSpan | None = None
         for processor in self._span_processors:
-            if _is_ours(processor):
-                _guarded(processor.on_end, span)
+            if isinstance(processor, Ours):
+                try:
+                    processor.on_end(span)
+                except Exception as error:
+                    _complain(processor, error)
                 continue
             if seen is None:
                 seen = _guarded(self._gate.shown.span, span)
@@ -120,7 +151,7 @@ class GuardedLogProcessors(SynchronousMultiLogRecordProcessor):
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Tell each processor; those of others see what may leave the process."""
         for processor in self._log_record_processors:
-            if _is_ours(processor):
+            if isinstance(processor, Ours):
                 _guarded(processor.on_emit, log_record)
             else:
                 _guarded(self._show, processor, log_record)
@@ -142,7 +173,7 @@ class GuardedLogProcessors(SynchronousMultiLogRecordProcessor):
             live.log_record.body = copy.log_record.body
 
 
-class SpanIds(SpanProcessor):
+class SpanIds(SpanProcessor, Ours):
     """Stamps the ids of the scope on every span at its start, and remembers its entry span."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -151,7 +182,7 @@ class SpanIds(SpanProcessor):
         _guarded_span.guard(span)
         ids = _context.effective(parent_context)
         if ids:
-            span.set_attributes(ids)
+            stamp(span, ids)
         if span.kind in (SpanKind.SERVER, SpanKind.CONSUMER):
             entry: object = span
         else:
@@ -160,7 +191,7 @@ class SpanIds(SpanProcessor):
             setattr(span, _context.ENTRY, entry)
 
 
-class LogIds(LogRecordProcessor):
+class LogIds(LogRecordProcessor, Ours):
     """Stamps the ids of the scope on every log record, whoever emitted it."""
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
@@ -182,7 +213,7 @@ class LogIds(LogRecordProcessor):
         return True
 
 
-class SpanDelivery(SpanProcessor):
+class SpanDelivery(SpanProcessor, Ours):
     """Ended, sampled spans -> the courier."""
 
     def __init__(self, courier: Courier | None, flush: Callable[[float], bool], gate: Gate) -> None:
@@ -200,7 +231,15 @@ class SpanDelivery(SpanProcessor):
         """Queue the span."""
         if span.context is None or not span.context.trace_flags.sampled:
             return
-        request = _requests.of_ended(span)
+        self._pass(span, _requests.of_ended(span))
+
+    def ended(self, span: ReadableSpan) -> None:
+        """Queue a span that is the live one, and not a copy: nothing can change it any more."""
+        context = span.context
+        if context is not None and context.trace_flags & TraceFlags.SAMPLED:
+            self._pass(span, _requests.of_live(span))
+
+    def _pass(self, span: ReadableSpan, request: _requests.Request | None) -> None:
         error = span.status.status_code is StatusCode.ERROR
         if request is None or not request.takes(self._deliver, span, important=error):
             self._deliver(span)
@@ -210,11 +249,13 @@ class SpanDelivery(SpanProcessor):
             self.redirect.on_end(self._gate.shown.span(span))
         elif self._courier is not None:
             try:
-                size = _OVERHEAD + len(span.name) + _values.weigh(span.attributes or {})
-                size += sum(
-                    _OVERHEAD + _values.weigh(event.attributes or {}) for event in span.events
-                )
-                size += sum(_OVERHEAD + _values.weigh(link.attributes or {}) for link in span.links)
+                # The fields and not the properties: each of those makes a new proxy or copy.
+                held: Any = span
+                size = _OVERHEAD + len(span.name) + _values.weigh(plain(held._attributes))  # noqa: SLF001
+                for event in held._events or ():  # noqa: SLF001
+                    size += _OVERHEAD + _values.weigh(event.attributes or {})
+                for link in held._links or ():  # noqa: SLF001
+                    size += _OVERHEAD + _values.weigh(link.attributes or {})
             except Exception:
                 self._courier.lose("conversion_error")
                 return
@@ -225,7 +266,7 @@ class SpanDelivery(SpanProcessor):
         return self._flush(timeout_millis / 1000)
 
 
-class LogDelivery(LogRecordProcessor):
+class LogDelivery(LogRecordProcessor, Ours):
     """Log records -> the courier."""
 
     def __init__(self, courier: Courier | None, flush: Callable[[float], bool], gate: Gate) -> None:
@@ -248,23 +289,24 @@ class LogDelivery(LogRecordProcessor):
         )
         request = _requests.of_record()
         if request is None or not request.takes(
-            self._deliver, readable, important=_is_error(readable)
+            self._deliver, readable, important=_matters(readable)
         ):
             self._deliver(readable)
 
     def _deliver(self, readable: ReadableLogRecord) -> None:
         record = readable.log_record
         if self.redirect is not None:
-            self.redirect(self._gate.shown.log(readable))
+            seen: Any = self._gate.shown.log(readable)
+            self.redirect(seen)
         elif self._courier is not None:
             try:
                 size = (
-                    _OVERHEAD + _values.weigh(record.body) + _values.weigh(record.attributes or {})
+                    _OVERHEAD + _values.weigh(record.body) + _values.weigh(plain(record.attributes))
                 )
             except Exception:
                 self._courier.lose("conversion_error")
                 return
-            self._courier.put(readable, size, important=_is_error(readable))
+            self._courier.put(readable, size, important=_matters(readable))
 
     def shutdown(self) -> None:
         """The couriers end together: see `telemetry.shutdown`."""
@@ -274,9 +316,10 @@ class LogDelivery(LogRecordProcessor):
         return self._flush(timeout_millis / 1000)
 
 
-def _is_error(readable: ReadableLogRecord) -> bool:
-    number = readable.log_record.severity_number
-    return number is not None and number.value >= _ERROR_SEVERITY
+def _matters(readable: ReadableLogRecord) -> bool:
+    record = readable.log_record
+    number = record.severity_number
+    return is_important(0 if number is None else number.value, record.attributes or {})
 
 
 class FirstMeasurement(ExemplarFilter):

@@ -31,8 +31,9 @@ DISPLAYS: Final = ("auto", "bar", "lines", "off")
 
 def timestamp(seconds: float) -> str:
     """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
-    whole, micro = divmod(round(seconds * 1e6), 1_000_000)
-    return f"{_second(whole)}.{micro // 1000:03}Z"
+    millis = round(seconds * 1e6) // 1000
+    whole = millis // 1000
+    return f"{_second(whole)}.{millis - whole * 1000:03}Z"
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,6 +20,8 @@ from telemetry import _values
 
 FLOOR: Final = 0.0001
 LEAST: Final = 200
+BUCKETS: Final = 10_000
+"""More buckets than a histogram has."""
 WATCH: Final = 0.10
 ALERT: Final = 0.20
 
@@ -70,7 +72,9 @@ def psi(
 
 def _counts(given: Iterable[object]) -> list[float]:
     counts = []
-    for count in given:
+    for number, count in enumerate(given):
+        if number >= BUCKETS:
+            raise ValueError
         cleaned = _values.clean(count)
         if isinstance(cleaned, bool) or not isinstance(cleaned, (int, float)):
             raise TypeError

@@ -25,6 +25,20 @@ DIGITS: Final = 1000
 _WIDE = re.compile(r"%(?:\([^)]{0,99}\))?[-+ #0]*(?:[0-9]{5}|[0-9]{0,4}\.[0-9]{5}|[0-9.]{0,9}\*)")
 NESTED: Final = 4
 
+NEVER: Final = ("opentelemetry", "otelier")
+"""Loggers about ourselves: a record per failed delivery would make the next one fail too."""
+WHILE_EXPORTING: Final = ("urllib3", "grpc", "requests", "http", "pymongo")
+"""Loggers that speak about our own requests while we make them, and else about the application's."""
+WATCHED: Final = frozenset((*NEVER, *WHILE_EXPORTING))
+
+SEVERITY: Final = tuple(
+    0 if level < logging.DEBUG else level // 10 * 4 + 1 + min(level % 10, 3) for level in range(54)
+)
+"""stdlib's level -> OpenTelemetry's severity number."""
+SEVERITY_TEXT: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+OVERHEAD: Final = 200
+"""About how many bytes a record has besides its texts."""
+
 
 class Nesting(threading.local):
     """
@@ -52,7 +66,8 @@ def message(record: logging.LogRecord) -> str:
     try:
         if record.args and not _reasonable(record.msg, record.args):
             raise ValueError("as a format that does not fit")
-        whole = record.getMessage()
+        plain = type(record.msg) is str and not record.args
+        whole = record.msg if plain else _values.nested(record.getMessage)
     except Exception:
         whole = f"{_values.text(record.msg)} {_values.clean(record.args)}"
     return _values.bounded(whole, _values.BODY_TEXT)
@@ -72,15 +87,18 @@ def fields(record: logging.LogRecord) -> dict[str, Value]:
     """The application's fields by attribute name, cleaned and bounded."""
     own = record.__dict__
     result: dict[str, Value] = {}
-    for source in (own, own.get(FIELDS) or {}):
+    named, clean = _context.ATTRIBUTE, _values.clean
+    for source in (own, own.get(FIELDS)):
+        if source is None:
+            break
         for key, value in source.items():
             if source is own and key in STANDARD:
                 continue
             if len(result) >= _values.ITEMS - 32:
                 break
-            name = _context.ATTRIBUTE.get(key)
+            name = named.get(key)
             if name is None:
-                result[_values.text(key, _values.ID_TEXT)] = _values.clean(value)
+                result[_values.text(key, _values.ID_TEXT)] = clean(value)
             elif value is not None:
                 result[name] = _values.text(value, _values.ID_TEXT)
     return result

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from telemetry import _diagnostics, _redaction_keys, _subjects, attributes
+from telemetry._loops import fast_unsettled
 from telemetry._redaction_keys import IDS, IN_QUERIES, NUMBERS_TOO
 from telemetry.attributes import CONTEXT, EXCEPTION_STACKTRACE, LOG_UID, LOOKUP
 
@@ -49,6 +50,8 @@ SHORTENED: Final = ("wallet", "email")
 
 TEXT: Final = 256 * 1024
 """What of one text is looked at and sent; the rest is cut off."""
+DULL: Final = 13
+"""A text of letters and digits that is no longer has none either."""
 SHORTEST: Final = 6
 """A text with less characters has none of the shapes that we know."""
 SHORT: Final = 512
@@ -194,6 +197,8 @@ class Policy:
         self.lowered = _redaction_pairs.lowered
         self.mask_pairs = _redaction_pairs.mask
         self.keys: dict[str, Key] = {}
+        self.settled: dict[str, bool] = {}
+        """Names that stay as they are: True where the value does too, False where texts are scanned."""
         self.clean: set[str] = set()
 
     def decide(self, name: str, scan: Callable[[str], str]) -> Key:
@@ -208,8 +213,11 @@ class Policy:
         found = self._decide(name, None if shown == name else shown or MASK)
         if len(self.keys) >= NAMES:
             self.keys.clear()
+            self.settled.clear()
         if len(name) <= CLEAN_TEXT:
             self.keys[name] = found
+            if found.shown is None and found.action in (SKIP, SCAN, ID):
+                self.settled[name] = found.action == SKIP
         return found
 
     def _decide(self, name: str, shown: str | None) -> Key:
@@ -289,7 +297,7 @@ class Redactor:
         if self.off or (length < SHORTEST and not self.policy.has_own):
             return text
         clean = self.policy.clean
-        if text in clean:
+        if text in clean or (length <= DULL and text.isalnum() and not self.policy.has_own):
             return text
         if length in _ID_LENGTHS and _PLAIN_ID.match(text) and not self.policy.has_own:
             return text
@@ -413,10 +421,15 @@ class Redactor:
             return given
         copied = getattr(given, "copy", None)  # of the SDK's mappings: a dict, and far cheaper
         own: dict[str, Any] = dict(given) if copied is None else copied()
-        keys, clean = self.policy.keys, self.policy.clean
+        policy = self.policy
+        keys, clean = policy.keys, policy.clean
+        names = fast_unsettled(own, policy.settled, clean, not policy.has_own)
+        if names is None:
+            return given
         changed: dict[str, Any] | None = None
         renamed = False
-        for name, value in own.items():
+        for name in names:
+            value = own[name]
             key = keys.get(name) or self._decided(name)
             if key.shown is not None:
                 renamed = True

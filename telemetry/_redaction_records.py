@@ -12,6 +12,7 @@ the latest stays.
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -26,8 +27,11 @@ from opentelemetry.trace import Link, Status
 
 from telemetry import _diagnostics, _redaction
 from telemetry._redaction import Policy, Redaction, Redactor
+from telemetry._wire import Line
 
 KEPT: Final = 512
+STEP: Final = 64
+STEP_PAUSE_S: Final = 0.0002
 
 
 class Gate:
@@ -84,7 +88,9 @@ class Gate:
         last = self._last.get(signal, {})
         now: dict[int, tuple[Any, Any]] = {}
         prepared = []
-        for item in items:
+        for index, item in enumerate(items):
+            if index and index % STEP == 0:
+                time.sleep(STEP_PAUSE_S)  # let the application's threads have the GIL
             known = last.get(id(item))
             if known is None or known[0] is not item:
                 known = (item, redact(item))
@@ -176,10 +182,12 @@ class Records:
 
     # --- log records ---
 
-    def log(self, readable: ReadableLogRecord) -> ReadableLogRecord:
+    def log(self, readable: ReadableLogRecord | Line) -> ReadableLogRecord | Line:
         """The log record as it may be sent."""
         if self.redactor.off:
             return readable
+        if isinstance(readable, tuple):
+            return self._line(readable)
         record = self._record(readable.log_record)
         resource = self._once(readable.resource, self._resource)
         scope = self._once(readable.instrumentation_scope, self._scope)
@@ -190,6 +198,20 @@ class Records:
         ):
             return readable
         return ReadableLogRecord(record, resource, scope, readable.limits)
+
+    def _line(self, line: Any) -> Line:
+        redactor = self.redactor
+        _, _, _, level, body, attributes, _, _, _, event, resource, scope = line
+        return (
+            *line[:3],
+            redactor.text(level) if level else level,
+            redactor.value(body),
+            redactor.attributes(attributes),
+            *line[6:9],
+            redactor.text(event) if event else event,
+            self._once(resource, self._resource),
+            self._once(scope, self._scope),
+        )
 
     def copy(self, live: ReadWriteLogRecord) -> ReadWriteLogRecord:
         """A redacted copy for a processor of somebody else, which may change it."""

@@ -2,8 +2,8 @@
 Delivers what lies in the spool: this process's own spilled requests, and orphans of earlier ones.
 
 One daemon thread per process, started with the first record. A second after that, and then every
-half minute, it looks for files that nobody owns; own spilled files are tried as soon as their
-courier gets through again. Exactly one process has a file at a time (see `_spool`). Requests are
+half minute, it looks for files that nobody owns; each second, for a while, when a process has just
+been killed. Own spilled files are tried as soon as their courier gets through again. Exactly one process has a file at a time (see `_spool`). Requests are
 sent again with the bytes that they were first sent with, oldest first, each is marked in the file
 when it is delivered, and a file with nothing left to deliver is deleted.
 
@@ -21,14 +21,8 @@ from typing import Any, Final
 
 from telemetry import _diagnostics, _sdk, _spool, _values
 from telemetry._delivery import Courier
-from telemetry._loads import (
-    EXPORT_FAILED,
-    SPOOL_EXPIRED,
-    TOO_LARGE,
-    Export,
-    Outcome,
-    Result,
-)
+from telemetry._loads import Export, Outcome, Result
+from telemetry._reasons import EXPORT_FAILED, SPOOL_EXPIRED, TOO_LARGE
 from telemetry._spool import SpoolFile, Unit
 from telemetry._spooling import Spool
 
@@ -36,6 +30,8 @@ FIRST_S: Final = 1.0
 ROUND_S: Final = 30.0
 POLL_S: Final = 1.0
 PAUSE_S: Final = (1.0, 60.0)
+WATCH_S: Final = 15.0
+"""How long a file of a killed process is looked for: its owner dies a moment after we are told."""
 
 
 class Replay:
@@ -73,6 +69,7 @@ class Replay:
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._watched_until = float("-inf")
         self._exports: dict[str, Any] = {}
         self._failures = 0
         self._file: SpoolFile | None = None
@@ -102,6 +99,12 @@ class Replay:
             with self._lock:
                 self._thread = None
 
+    def watch(self) -> None:
+        """Look for orphans each second, for a while: a process of ours has been killed."""
+        self.start()
+        with self._lock:
+            self._watched_until = time.monotonic() + WATCH_S
+
     def close(self) -> None:
         """Do no more; what is being sent is sent again by the next process."""
         if self._pid != os.getpid():
@@ -120,7 +123,8 @@ class Replay:
                 if self._closed:
                     break
             try:
-                if time.monotonic() >= due:
+                now = time.monotonic()
+                if now >= due or (now < self._watched_until and not self._failures):
                     due = time.monotonic() + (self._round() or ROUND_S)
                 elif not self._failures:
                     self._own()

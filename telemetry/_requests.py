@@ -137,13 +137,23 @@ def of_ended(span: ReadableSpan) -> Request | None:
     return request if request.gate != PASS else None
 
 
+def of_live(span: ReadableSpan) -> Request | None:
+    """The same, for the span itself and not its copy."""
+    request: Request | None = span.__dict__.get(_MARK)
+    return request if request is not None and request.gate != PASS else None
+
+
 def of_record() -> Request | None:
     """The request that runs, if its records do not just pass."""
     request = current.get()
     return request if request is not None and request.gate != PASS else None
 
 
-class EntrySpans(SpanProcessor):
+class Ours:
+    """A processor of ours: it sees records as they are; what leaves is redacted later."""
+
+
+class EntrySpans(SpanProcessor, Ours):
     """Tells requests about their spans."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
@@ -158,7 +168,7 @@ class EntrySpans(SpanProcessor):
             _ending.span_id = span.get_span_context().span_id
 
 
-class EntryLogs(LogRecordProcessor):
+class EntryLogs(LogRecordProcessor, Ours):
     """
     Takes the exception records of FastAPI's own telemetry into account.
 

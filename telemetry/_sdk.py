@@ -8,15 +8,21 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from opentelemetry.baggage import _BAGGAGE_KEY as BAGGAGE_KEY
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS_KEY
 from opentelemetry.context import attach, get_value, set_value
+from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
 __all__ = [
+    "BAGGAGE_KEY",
+    "SPAN_KEY",
     "SUPPRESS_KEY",
     "forget_readers",
     "has_exporters",
     "has_observables",
     "pass_metrics",
+    "plain",
+    "stamp",
     "suppress",
     "suppressed",
 ]
@@ -68,3 +74,26 @@ def forget_readers(meter_provider: Any) -> None:
     consumer = meter_provider._measurement_consumer  # noqa: SLF001 - see above
     consumer._lock = threading.Lock()  # noqa: SLF001 - see above
     consumer._reader_storages = {}  # noqa: SLF001 - see above
+
+
+def stamp(span: Any, attributes: dict[str, Any]) -> None:
+    """
+    Set attributes of a span that are clean already: the SDK would look at each of them once more.
+
+    What is no running span of the SDK, or has limits that these attributes could exceed, is asked
+    in the ordinary way.
+    """
+    held: Any = getattr(span, "_attributes", None)
+    own = getattr(held, "_dict", None)
+    if type(own) is dict and held.max_value_len is None and not held.dropped:
+        with span._lock:  # noqa: SLF001 - see above
+            room = held.maxlen is None or len(own) + len(attributes) <= held.maxlen
+            if room and span._end_time is None and not held._immutable:  # noqa: SLF001
+                own.update(attributes)
+                return
+    span.set_attributes(attributes)
+
+
+def plain(attributes: Any) -> Any:
+    """The dict inside the SDK's attributes, which takes a lock for each pair otherwise."""
+    return getattr(attributes, "_dict", attributes) or {}

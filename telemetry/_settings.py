@@ -10,6 +10,7 @@ Settings marked `per_signal` also have a variable per signal, as OpenTelemetry d
 (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT); `Settings.of` resolves it.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -28,6 +29,8 @@ SIGNALS: Final = ("traces", "metrics", "logs")
 PROTOCOLS: Final = ("http/protobuf", "grpc")
 FORMATS: Final = ("text", "json", "logfmt", "none")
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+MOST: Final = 1000
+"""More names or pairs than a setting has; what has no end ends here."""
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off")
 
@@ -62,8 +65,10 @@ def _flag(value: Any) -> bool:
 
 
 def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError
     number = int(value)
-    if number < 1 or isinstance(value, (bool, float)):
+    if number < 1:
         raise ValueError
     return number
 
@@ -101,7 +106,7 @@ def _url(value: Any) -> str:
 def _pairs(value: Any) -> dict[str, str]:
     """`a=1,b=2` with percent-encoding, as OTEL_EXPORTER_OTLP_HEADERS has it, or a mapping."""
     if isinstance(value, Mapping):
-        return {str(key): str(item) for key, item in value.items()}
+        return {str(key): str(item) for key, item in itertools.islice(value.items(), MOST)}
     result = {}
     for part in _text(value).split(","):
         key, equals, item = part.partition("=")
@@ -114,7 +119,7 @@ def _pairs(value: Any) -> dict[str, str]:
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else list(value)
+    parts = value.split(",") if isinstance(value, str) else itertools.islice(value, MOST)
     return tuple(_text(part) for part in parts if _text(part))
 
 
@@ -147,9 +152,10 @@ def _halved(word: str) -> tuple[str, str, str]:
 
 
 def _redaction_patterns(value: Any) -> dict[str, str]:
-    patterns = json.loads(value) if isinstance(value, str) else dict(value)
-    if not isinstance(patterns, dict):
+    patterns = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(patterns, Mapping):
         raise TypeError
+    patterns = dict(itertools.islice(patterns.items(), MOST))
     _checked(Redaction(patterns=patterns))
     return patterns
 
@@ -346,6 +352,12 @@ class Settings:
         "OTEL_PYTHON_EXIT_TIMEOUT",
         doc="Seconds that the exit of the process may wait for delivery, over all signals.",
     )
+    sigterm: bool = _setting(
+        True,
+        FLAG,
+        "TELEMETRY_SIGTERM",
+        doc="Deliver what waits before SIGTERM ends the process; only where it would end it at once.",
+    )
     spool_dir: str | None = _setting(
         None,
         TEXT,
@@ -475,6 +487,13 @@ TABLE: Final = {item.name: item.metadata for item in fields(Settings) if item.me
 DEFAULTS: Final = {item.name: item.default for item in fields(Settings) if item.metadata}
 
 
+def _shown(given: Any) -> str:
+    try:
+        return repr(given)[:100]
+    except Exception:
+        return f"<unprintable {type(given).__name__}>"
+
+
 def signal_variable(variable: str, signal: str) -> str:
     """OTEL_EXPORTER_OTLP_ENDPOINT, traces -> OTEL_EXPORTER_OTLP_TRACES_ENDPOINT."""
     return variable.replace("OTEL_EXPORTER_OTLP_", f"OTEL_EXPORTER_OTLP_{signal.upper()}_", 1)
@@ -506,7 +525,7 @@ def read(
             problems.extend(f"{where}: {text}" for text in error.problems)
             return None
         except Exception:
-            shown = "[REDACTED]" if table["secret"] else repr(given)[:100]
+            shown = "[REDACTED]" if table["secret"] else _shown(given)
             fix = table["kind"].words
             problems.append(f"{where}={shown} cannot be used; give {fix}, or leave it out")
             return None

@@ -257,6 +257,12 @@ class Spool:
             self._retired.append(self._spill)
             self._spill = None
 
+    def tidy(self) -> None:
+        """Delete the journal if everything in it is done: nobody may be there to do it later."""
+        with self._lock:
+            journal, self._journal = self._journal, None
+            self._sweep(journal)
+
     def close(self) -> None:
         """Let go of all files: what is in them is for the next process."""
         with self._lock:

@@ -9,10 +9,10 @@ ids then match within this process and its forks only, which is safe and is said
 `shorten` keeps the beginning, as people write it: `0x12345678...`.
 """
 
-import hashlib
+import functools
 import os
 import re
-from typing import Final
+from typing import Any, Final
 
 from telemetry import _diagnostics, _values
 
@@ -22,7 +22,7 @@ KEPT: Final = 10
 
 _WALLET = re.compile(r"0[xX][0-9a-fA-F]{40}")
 _given = os.environ.get(KEY, "").strip()
-_key = hashlib.blake2b(_given.encode(), digest_size=32).digest() if _given else os.urandom(32)
+_random = b"" if _given else os.urandom(32)
 
 
 def pseudonym(subject: object) -> str:
@@ -42,7 +42,21 @@ def pseudonym(subject: object) -> str:
     text = _values.text(subject)
     if _WALLET.fullmatch(text):
         text = text.lower()
-    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES, key=_key).hexdigest()
+    digest: str = _hash()(text.encode(), digest_size=DIGEST_BYTES, key=_key()).hexdigest()
+    return digest
+
+
+@functools.cache
+def _hash() -> Any:
+    import hashlib  # noqa: PLC0415 - 3 ms that `import telemetry` need not pay
+
+    return hashlib.blake2b
+
+
+@functools.cache
+def _key() -> bytes:
+    key: bytes = _random or _hash()(_given.encode(), digest_size=32).digest()
+    return key
 
 
 def shorten(subject: object) -> str:

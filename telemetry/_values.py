@@ -18,14 +18,18 @@ import itertools
 import math
 import os
 import re
+import threading
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeGuard, TypeVar
 
+from telemetry._loops import fast_weigh
+
+T = TypeVar("T")
 Value = str | bool | int | float | bytes | None | Sequence["Value"] | Mapping[str, "Value"]
 """What OTLP can carry as an attribute value."""
 
@@ -37,18 +41,47 @@ ID_TEXT: Final = 256
 BODY_TEXT: Final = 64 * 1024
 STACK_TEXT: Final = 32 * 1024
 
+NESTED: Final = 2
+"""So deep may conversions be inside of each other, where a value's own `__str__` asks for one."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _INT64 = 2**63
+_SMALL: Final = frozenset((int, float, bool, type(None)))
 _CONTAINERS = (list, tuple, set, frozenset, deque, range, Sequence, AbstractSet)
 
 
 def text(value: object, limit: int = TEXT) -> str:
     """`value` as text of at most `limit` characters that UTF-8 can carry."""
+    if type(value) is str and len(value) <= limit and value.isascii():
+        return value
     try:
-        whole = str.__str__(value) if isinstance(value, str) else str(value)
+        whole = str.__str__(value) if isinstance(value, str) else nested(str, value)
         return bounded(whole, limit)
     except Exception:
         return unprintable(value)
+
+
+class _Nesting(threading.local):
+    """How many conversions this thread is inside of."""
+
+    depth = 0
+
+
+_nesting = _Nesting()
+
+
+def nested(call: Callable[..., T], *args: Any) -> T:
+    """
+    Let the application's code say something about a value; raises what it raises.
+
+    It may log, track or time the value, and so ask us about it again, and so on: not for ever.
+    """
+    if _nesting.depth >= NESTED:
+        raise RecursionError("a value that asks what it says before it has said it")
+    _nesting.depth += 1
+    try:
+        return call(*args)
+    finally:
+        _nesting.depth -= 1
 
 
 def bounded(whole: str, limit: int = TEXT) -> str:
@@ -61,7 +94,7 @@ def bounded(whole: str, limit: int = TEXT) -> str:
     return whole
 
 
-def is_a(value: object, kind: type) -> bool:
+def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
     """`isinstance`, also for values whose `__class__` raises."""
     try:
         return isinstance(value, kind)
@@ -90,8 +123,10 @@ def clean(value: object) -> Value:
         return bounded(value)  # type: ignore[arg-type]  # `kind` says that it is a str
     if kind is bool or kind is float or value is None:
         return value  # type: ignore[return-value]  # `kind` says that it is one of the three
+    if kind is int and -_INT64 <= value < _INT64:  # type: ignore[operator]  # as above
+        return value  # type: ignore[return-value]  # as above
     try:
-        return _clean(value, DEPTH, [NODES], set())
+        return nested(_clean, value, DEPTH, [NODES], set())
     except Exception:
         return unprintable(value)
 
@@ -112,7 +147,7 @@ def exception(error: BaseException) -> tuple[str, str, str]:
         kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
     )
     try:
-        stack = "".join(traceback.format_exception(error))
+        stack = "".join(nested(traceback.format_exception, error))
         if len(stack) > STACK_TEXT:
             half = STACK_TEXT // 2
             stack = f"{stack[:half]}\n... [cut from {len(stack)} characters]\n{stack[-half:]}"
@@ -124,17 +159,17 @@ def exception(error: BaseException) -> tuple[str, str, str]:
 
 def weigh(value: object) -> int:
     """About how many bytes `value` takes on the wire; cheap, never exact."""
+    kind = type(value)
+    if kind is dict:
+        return fast_weigh(value, weigh)  # type: ignore[arg-type]  # `kind` says that it is a dict
+    if kind in _SMALL:
+        return 12
     if isinstance(value, (str, bytes)):
         return len(value) + 8
-    if isinstance(value, (int, float)) or value is None:
-        return 12
     if isinstance(value, (list, tuple)):
         return 8 + sum(map(weigh, value))
     if isinstance(value, Mapping):
-        size = 8
-        for key, inner in value.items():
-            size += len(key) + (len(inner) + 16 if type(inner) is str else 8 + weigh(inner))
-        return size
+        return weigh(dict(value))
     return 12
 
 

@@ -5,6 +5,7 @@ What a worker is behind its public face: its role, its numbers in this process, 
 `_worker_clock` asks it when statistics are due.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -50,6 +51,7 @@ class Core:
         self.name: Final = numbers.name(name, "worker")
         self.role: Final = ROLES.get(self.name, OTHER)
         self.link: Final = link
+        self.span_name: Final = f"process {self.name}"
         self.logger: Final = _logging.BoundLogger(logging.getLogger(self.name))
         self.facts: Final[dict[str, Value]] = {
             names.ORDER_WORKER_ROLE: self.name,
@@ -75,6 +77,7 @@ class Core:
             with ledger.lock:  # two threads may have the first order together
                 found = self._numbers
                 if found is None or found.pid != os.getpid():
+                    numbers.instruments()
                     found = numbers.Numbers(ledger, self._declared)
                     self._numbers, self._watched = found, False
         if not self._watched:
@@ -83,9 +86,10 @@ class Core:
 
     def count(self, found: numbers.Numbers, counter: str, number: int = 1) -> None:
         """Add to a counter of the role; call it with the lock held."""
-        if counter not in found.counters and len(found.counters) >= MOST_COUNTERS:
+        counters = found.counters
+        if counter not in counters and len(counters) >= MOST_COUNTERS:
             counter = numbers.OTHER
-        found.counters[counter] = found.counters.get(counter, 0) + number
+        counters[counter] = counters.get(counter, 0) + number
         found.ledger.add(names.ORDER_WORKER_COUNTS, counter, number)
 
     def note(self, kind: str, reason: object, error: BaseException | None) -> str | None:
@@ -202,16 +206,18 @@ class Core:
 
 
 def _named(counters: object) -> list[str]:
-    if not isinstance(counters, (tuple, list)):
-        text = f"counters must be a tuple of names, not {_values.text(counters, 100)}"
-        _diagnostics.say("worker", text, level="error")
-        return []
-    return [numbers.name(counter) for counter in counters[:MOST_COUNTERS]]
+    with contextlib.suppress(Exception):
+        if isinstance(counters, (tuple, list)):
+            return [numbers.name(counter) for counter in counters[:MOST_COUNTERS]]
+    text = f"counters must be a tuple of names, not {_values.text(counters, 100)}"
+    _diagnostics.say("worker", text, level="error")
+    return []
 
 
 def _positive(number: object, fallback: float) -> float:
-    if isinstance(number, (int, float)) and not isinstance(number, bool) and number > 0:
-        return number
+    with contextlib.suppress(Exception):
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and number > 0:
+            return number
     text = f"every_orders and every_s must be above 0, not {_values.text(number, 100)};"
     _diagnostics.say("worker", f"{text} {fallback:g} counts", level="error")
     return fallback

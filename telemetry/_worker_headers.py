@@ -25,6 +25,8 @@ CORRELATION: Final = "x-correlation-id"
 ORDER: Final = "x-order-id"
 SENT_AT: Final = "x-enqueued-at"
 HEADERS: Final = 64
+MOST: Final = 1000
+"""More headers than a message has; what has no end ends here."""
 LONGEST: Final = 8192
 
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -35,7 +37,7 @@ def inject(headers: Mapping[str, str] | None) -> dict[str, str]:
     """The headers of a message, with ours."""
     carrier: dict[str, str] = {}
     try:
-        carrier.update(headers or {})
+        carrier.update(islice({} if headers is None else headers.items(), MOST))
         own: dict[str, str] = {}
         propagate.inject(own)
         here = _context.effective()

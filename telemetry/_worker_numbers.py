@@ -25,6 +25,7 @@ from opentelemetry import metrics
 
 from telemetry import _setup, _values
 from telemetry import attributes as names
+from telemetry._recorder import Recorder
 
 ROLES: Final = 64
 LABELS: Final = 32
@@ -33,9 +34,10 @@ OTHER: Final = "_OTHER"
 
 PROCESSED: Final = "processed_count"
 OUTCOMES: Final = ("success", "failure", "cancelled")
+_TALLY: Final = {outcome: f"{outcome}_count" for outcome in OUTCOMES}
 TALLIES: Final = (
     PROCESSED,
-    *(f"{outcome}_count" for outcome in OUTCOMES),
+    *_TALLY.values(),
     "retry_count",
     "fallback_count",
     "pool_error_count",
@@ -66,6 +68,7 @@ class Ledger:
 
     def __init__(self, role: str, action: str, counters: Iterable[str]) -> None:
         self.labels = {names.ORDER_WORKER_ROLE: role, names.ORDER_ACTION: action}
+        self.ends = {outcome: {**self.labels, names.ORDER_OUTCOME: outcome} for outcome in OUTCOMES}
         self._counters = tuple(counters)
         self.active = 0
         self.reset()
@@ -124,6 +127,16 @@ class Numbers:
         self.total.tallies[what] += number
         self.window.tallies[what] += number
 
+    def ended(self, outcome: str, seconds: float) -> None:
+        """An order has ended; call it with the lock held."""
+        self.active -= 1
+        what = _TALLY[outcome]
+        for window in (self.total, self.window):
+            window.tallies[PROCESSED] += 1
+            window.tallies[what] += 1
+            window.seconds += seconds
+            window.samples.append(seconds)
+
     def next_sequence(self) -> int:
         """The number of the next audit record."""
         with self.ledger.lock:
@@ -145,11 +158,6 @@ class Window:
         self.seconds = 0.0
         self.samples: deque[float] = deque(maxlen=SAMPLES)
         self.steps: dict[str, deque[float]] = {}
-
-    def sample(self, seconds: float) -> None:
-        """Note how long an order took."""
-        self.seconds += seconds
-        self.samples.append(seconds)
 
     def step(self, name: str, seconds: float) -> None:
         """Note how long a step took."""
@@ -210,7 +218,7 @@ def name(given: object, fallback: str = OTHER) -> str:
 
 
 @functools.cache
-def instruments() -> tuple[metrics.Histogram, metrics.Histogram]:
+def instruments() -> tuple[Recorder, Recorder]:
     """Durations and waits of orders; the counters are registered on the way."""
     meter = metrics.get_meter("telemetry")
     for metric, (label, unit, description) in _METRICS.items():
@@ -221,17 +229,21 @@ def instruments() -> tuple[metrics.Histogram, metrics.Histogram]:
         names.ORDER_ACTIVE, [_active], unit="{order}", description="Orders being processed."
     )
     return (
-        meter.create_histogram(
-            names.ORDER_PROCESS_DURATION,
-            unit="s",
-            description="How long orders took.",
-            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S,
+        Recorder(
+            meter.create_histogram(
+                names.ORDER_PROCESS_DURATION,
+                unit="s",
+                description="How long orders took.",
+                explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S,
+            )
         ),
-        meter.create_histogram(
-            names.ORDER_WAIT_DURATION,
-            unit="s",
-            description="How long messages waited for a worker.",
-            explicit_bucket_boundaries_advisory=names.WAIT_BUCKETS_S,
+        Recorder(
+            meter.create_histogram(
+                names.ORDER_WAIT_DURATION,
+                unit="s",
+                description="How long messages waited for a worker.",
+                explicit_bucket_boundaries_advisory=names.WAIT_BUCKETS_S,
+            )
         ),
     )
 

@@ -12,15 +12,15 @@ A block that was entered before a fork and left in the child is recorded by the 
 import functools
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextvars import Token
 from types import TracebackType
 from typing import Any, Final, Self
 
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context, detach, get_current
 
-from telemetry import _context, _diagnostics, _events, _records, _spans, _values
+from telemetry import _context, _diagnostics, _events, _records, _sdk, _spans, _values
 from telemetry import _worker_headers as travelling
 from telemetry import _worker_numbers as numbers
 from telemetry import attributes as names
@@ -28,6 +28,7 @@ from telemetry._values import Value
 from telemetry._worker_core import Core, fault
 
 NOTED: Final = 100
+MOST_AT_ONCE: Final = 2**53
 _SUCCESS, _FAILURE, _CANCELLED = numbers.OUTCOMES
 _CONSUMER, _INTERNAL = trace.SpanKind.CONSUMER, trace.SpanKind.INTERNAL
 _tracer = functools.cache(functools.partial(trace.get_tracer, "telemetry"))
@@ -92,7 +93,7 @@ class Order:
         self._numbers: numbers.Numbers | None = None
         self._span: trace.Span = trace.INVALID_SPAN
         self._token: Any = None
-        self._scope: _context.log_context | None = None
+        self._scope: Token[dict[str, Value]] | None = None
         self._facts: dict[str, Value] = {}
         self._timings: dict[str, float] = {}
         self._notes: dict[str, list[str]] = {}
@@ -117,34 +118,21 @@ class Order:
         """As `Worker.inject`."""
         return travelling.inject(headers)
 
-    @contextmanager
-    def timing(self, step: str, *, span: bool = False) -> Iterator[None]:
+    def timing(self, step: str, *, span: bool = False) -> "Timing":
         """
-        Time a step; when it ends well it also counts, if the role has a counter for it.
+        Time a step, as a `with` block; when it ends well it also counts, if the role counts it.
 
         Args:
             step: its name, one of few: `margin_calculation`.
             span: make it a span of its own as well.
         """
-        own = _spans.span(step) if span else None
-        if own is not None:
-            own.__enter__()
-        begun = time.perf_counter()
-        raised: BaseException | None = None
-        try:
-            yield
-        except BaseException as error:
-            raised = error
-            raise
-        finally:
-            self._timed(step, time.perf_counter() - begun, well=raised is None)
-            if own is not None:
-                own.__exit__(None, raised, None)
+        return Timing(self, step, _spans.span(step) if span else None)
 
     def count(self, counter: str, number: int = 1) -> None:
         """Add to a counter of the role, also if the order fails later: `order.count("sl_cancels")`."""
         try:
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            if not whole or not 0 <= number < MOST_AT_ONCE:
                 text = f"count({_values.text(counter, 100)}) takes a whole number, 0 or more"
                 _diagnostics.say("count", text)
                 return
@@ -174,8 +162,10 @@ class Order:
             error: an exception that was handled (it is recorded with its stack), or a text.
             error_type: a label, one of few; the exception's class by default.
         """
-        kind = _spans.error_type(error) if isinstance(error, BaseException) else numbers.OTHER
-        self._failure = (error, error_type or kind)
+        kind = _spans.error_type(error) if _values.is_a(error, BaseException) else numbers.OTHER
+        told = kind if error_type is None else _values.text(error_type, _values.ID_TEXT)
+        problem: object = error if _values.is_a(error, BaseException) else _values.text(error, 1000)
+        self._failure = (problem, told)
 
     # --- the block ---
 
@@ -210,42 +200,43 @@ class Order:
             _diagnostics.say("order", "an order block was entered twice: make one for each order")
             return
         core = self._core
-        numbers.instruments()
         found = core.here()
         self._pid, self._begun = found.pid, time.perf_counter()
-        context, links = self._arrive()
-        ids = self._ids
+        context, links, kind = get_current(), None, _INTERNAL
+        if self._headers is not None:
+            kind = _CONSUMER
+            context, links = self._arrive(self._headers, context)
         before = _context.effective(context)
-        if ids.get("correlation_id") is None and names.CORRELATION_ID not in before:
-            ids["correlation_id"] = _context.new_correlation_id()
-        facts = self._facts = dict(core.facts)
+        if self._ids.get("correlation_id") is None and names.CORRELATION_ID not in before:
+            self._ids["correlation_id"] = _context.new_correlation_id()
+        ids = _context.read(self._ids)
+        facts = self._facts = core.facts.copy()
         if self._symbol is not None:
             facts[names.ORDER_SYMBOL] = _values.text(self._symbol, _values.ID_TEXT)
         if self._type is not None:
             facts[names.ORDER_TYPE] = self._type = _values.text(self._type, _values.ID_TEXT)
-        self._span = _tracer().start_span(
-            f"process {core.name}",
-            context,
-            kind=_INTERNAL if self._headers is None else _CONSUMER,
-            attributes=facts,
-            links=links,
+        # The scope begins after the span, which else would be stamped with what it has already.
+        span = self._span = _tracer().start_span(
+            core.span_name, context, kind, {**facts, **ids}, links
         )
-        self._token = attach(trace.set_span_in_context(self._span, context))
-        self._scope = _context.log_context(**ids).__enter__()
-        if before:  # the span was stamped with the ids of before when it started
-            self._span.set_attributes(_context.effective())
-        with found.ledger.lock:
+        self._scope, self._token = _context.enter(span, ids, context)
+        if before:  # it was stamped with these, and ours win
+            ours = {name: ids[name] for name in ids if before.get(name, ids[name]) != ids[name]}
+            if ours:
+                _sdk.stamp(span, ours)
+        _context.stamp_entry(span, ids)
+        ledger = found.ledger
+        with ledger.lock:
             found.active += 1
-            found.ledger.active += 1
+            ledger.active += 1
         self._numbers = found
 
-    def _arrive(self) -> tuple[Context, list[trace.Link] | None]:
+    def _arrive(
+        self, headers: Mapping[Any, Any], here: Context
+    ) -> tuple[Context, list[trace.Link] | None]:
         """What the headers bring: trace and baggage, ids, the time of sending."""
-        here = get_current()
-        if self._headers is None:
-            return here, None
         try:
-            carrier = travelling.read(self._headers)
+            carrier = travelling.read(headers)
         except Exception as error:
             fault("headers", error)
             return here, None
@@ -282,10 +273,12 @@ class Order:
         token, self._token = self._token, None
         scope, self._scope = self._scope, None
         try:
-            if scope is not None:
-                scope.__exit__(None, None, None)
             if token is not None:
                 detach(token)
+            if scope is not None:
+                _context.leave(scope)
+        except ValueError:
+            pass  # left in another context than entered, which ends by itself
         except Exception as failure:
             fault("order", failure)
 
@@ -306,7 +299,7 @@ class Order:
     ) -> None:
         """The end of the order, on its span and as records."""
         core = self._core
-        self._span.set_attributes(facts)
+        _sdk.stamp(self._span, facts)
         event = core.role.event
         if outcome == _FAILURE:
             event = names.ORDER_FAILED
@@ -314,15 +307,10 @@ class Order:
             self._tell(problem, {**self._facts, **facts})
         elif outcome == _CANCELLED:
             event = names.ORDER_INTERRUPTED
-        _events.audit(
-            event,
-            **{
-                **self._facts,
-                **facts,
-                names.ORDER_WORKER_INSTANCE: found.instance,
-                names.ORDER_SEQUENCE: found.next_sequence(),
-            },
-        )
+        whole: dict[str, Any] = {**self._facts, **facts}
+        whole[names.ORDER_WORKER_INSTANCE] = found.instance
+        whole[names.ORDER_SEQUENCE] = found.next_sequence()
+        _events.account(event, whole, scope=core.name)
 
     def _judge(self, error: BaseException | None) -> tuple[object, str | None, str]:
         """What went wrong, its label, and the outcome."""
@@ -336,21 +324,18 @@ class Order:
     ) -> None:
         """Count the order, for the statistics and for the metrics."""
         core, ledger = self._core, found.ledger
+        role = core.role
         with ledger.lock:
-            found.active -= 1
             ledger.active -= 1
-            found.tally(numbers.PROCESSED)
-            found.tally(f"{outcome}_count")
-            found.total.sample(seconds)
-            found.window.sample(seconds)
+            found.ended(outcome, seconds)
             ledger.add(names.ORDER_PROCESS_OUTCOMES, outcome)
             if outcome == _SUCCESS:
-                core.count(found, core.role.done)
-                if self._type in core.role.types:
-                    core.count(found, core.role.types[str(self._type)])
-        labels = {**ledger.labels, names.ORDER_OUTCOME: outcome}
+                core.count(found, role.done)
+                if self._type is not None and self._type in role.types:
+                    core.count(found, role.types[str(self._type)])
+        labels = ledger.ends[outcome]
         if error_type is not None:
-            labels[names.ERROR_TYPE] = error_type
+            labels = {**labels, names.ERROR_TYPE: error_type}
         durations, waits = numbers.instruments()
         durations.record(seconds, labels)
         if self._wait is not None:
@@ -365,15 +350,16 @@ class Order:
         if self._wait is not None:
             facts[names.ORDER_WAIT_MS] = round(self._wait * 1000, 3)
         if self._timings:
-            facts[names.ORDER_TIMINGS] = dict(self._timings)
+            facts[names.ORDER_TIMINGS] = self._timings.copy()
         for kind, labels in self._notes.items():
             facts[_FACTS[kind]] = labels if kind == "fallback" else len(labels)
         if error_type is not None:
             facts[names.ERROR_TYPE] = error_type
-        for key, value in _values.fields(self._fields).items():
-            name = _context.ATTRIBUTE.get(key, key)
-            if name not in self._facts and value is not None:  # ours cannot be overwritten
-                facts.setdefault(name, value)
+        if self._fields:
+            for key, value in _values.fields(self._fields).items():
+                name = _context.ATTRIBUTE.get(key, key)
+                if name not in self._facts and value is not None:  # ours cannot be overwritten
+                    facts.setdefault(name, value)
         return facts
 
     def _tell(self, problem: object, facts: dict[str, Value]) -> None:
@@ -398,17 +384,55 @@ class Order:
 
     def _timed(self, step: object, seconds: float, *, well: bool) -> None:
         try:
-            core = self._core
-            found = core.here()
-            label = found.ledger.label("step", _values.text(step, _values.ID_TEXT))
+            core, found = self._core, self._numbers
+            if found is None or found.pid != os.getpid():  # before the block, or in a forked child
+                found = core.here()
+            ledger = found.ledger
+            given = step if type(step) is str else _values.text(step, _values.ID_TEXT)
+            label = ledger.label("step", given)
             key = f"{label}_time_ms"
             self._timings[key] = round(self._timings.get(key, 0.0) + seconds * 1000, 3)
-            with found.ledger.lock:
+            with ledger.lock:
                 found.window.step(label, seconds)
                 found.total.step(label, seconds)
-                found.ledger.add(names.ORDER_STEP_RUNS, label)
-                found.ledger.add(names.ORDER_STEP_TIME, label, seconds)
+                ledger.add(names.ORDER_STEP_RUNS, label)
+                ledger.add(names.ORDER_STEP_TIME, label, seconds)
                 if well and label in core.role.steps:
                     core.count(found, core.role.steps[label])
         except Exception as error:
             fault("timing", error)
+
+
+class Timing:
+    """
+    One run of a step of an order.
+
+    Args:
+        order: that it is part of.
+        step: its name.
+        span: of its own, or None.
+    """
+
+    __slots__ = ("_begun", "_order", "_span", "_step")
+
+    def __init__(self, order: Order, step: str, span: "_spans.span | None") -> None:
+        self._order = order
+        self._step = step
+        self._span = span
+        self._begun = 0.0
+
+    def __enter__(self) -> None:
+        if self._span is not None:
+            self._span.__enter__()
+        self._begun = time.perf_counter()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        stack: TracebackType | None,
+    ) -> None:
+        seconds = time.perf_counter() - self._begun
+        self._order._timed(self._step, seconds, well=error is None)  # noqa: SLF001 - its other half
+        if self._span is not None:
+            self._span.__exit__(kind, error, stack)

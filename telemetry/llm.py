@@ -234,7 +234,7 @@ class run(_Scope["run"]):  # noqa: N801 - used like a function
     """
 
     def __init__(self, run_id: str | None = None) -> None:
-        self._given = run_id
+        self._given = "" if run_id is None else _values.text(run_id, _values.ID_TEXT)
         self._table = _llm_totals.Table()
         self._token: Token[tuple[_llm_totals.Table, ...]] | None = None
         self.id = ""

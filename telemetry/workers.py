@@ -99,8 +99,9 @@ class Worker:
             fields: of the span and the records; ids by the keywords of `log_context`.
         """
         ids = {"order_id": order_id, "user_id": user_id, "correlation_id": correlation_id}
-        for key in fields.keys() & _context.ATTRIBUTE.keys():
-            ids[key] = fields.pop(key)
+        if fields:
+            for key in fields.keys() & _context.ATTRIBUTE.keys():
+                ids[key] = fields.pop(key)
         return Order(
             self._core,
             ids=ids,

@@ -1,6 +1,8 @@
 """The public names: what a user may import, and nothing by accident."""
 
 import inspect
+import tomllib
+from pathlib import Path
 
 import telemetry
 
@@ -25,3 +27,9 @@ def test_every_public_name_is_documented():
         if callable(getattr(telemetry, name)) and not inspect.getdoc(getattr(telemetry, name))
     ]
     assert bare == []
+
+
+def test_the_version_is_that_of_the_distribution():
+    """It is written down twice, so that importing does not look it up."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert telemetry.__version__ == project["version"]

@@ -20,7 +20,7 @@ from opentelemetry import baggage, trace
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import attach, detach
 
-from telemetry import _attach, _context, _events, _requests, _values
+from telemetry import _attach, _context, _events, _logging, _requests, _sdk, _values
 from telemetry._requests import HELD, PASS, SILENT, Request
 from telemetry._spans import error_type
 from telemetry.attributes import (
@@ -101,7 +101,7 @@ class Exchange:
             CORRELATION_ID: self._correlation_id,
         }
         if entry is not None:
-            entry.set_attributes(ids)
+            _sdk.stamp(entry, ids)
         self.request = self._gated(entry)
         self._shared = _context.Shared(ids)
         self._scope_tokens = _context.begin_request(self._shared)
@@ -304,16 +304,14 @@ class Exchange:
         if self.status is None and not self.websocket:
             outcome = " left by the client" if self.disconnected else " without an answer"
         place = fields.get(HTTP_ROUTE, "(no route)")
-        record = _access.makeRecord(
-            ACCESS,
-            level,
-            getattr(code, "co_filename", __file__),
-            getattr(code, "co_firstlineno", 0),
-            f"{verb} {place}{outcome}",
-            (),
-            None,
-            getattr(endpoint, "__name__", None) or type(endpoint).__name__ if endpoint else "-",
-        )
+        body = f"{verb} {place}{outcome}"
+        file = getattr(code, "co_filename", __file__)
+        line = getattr(code, "co_firstlineno", 0)
+        name = getattr(endpoint, "__name__", None) or type(endpoint).__name__ if endpoint else "-"
+        lines = _logging.short_way
+        if lines is not None and lines.say(_access, level, body, fields, (file, name, line)):
+            return
+        record = _access.makeRecord(ACCESS, level, file, line, body, (), None, name)
         record.__dict__.update(fields)
         _access.handle(record)
 

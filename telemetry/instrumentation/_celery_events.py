@@ -75,6 +75,13 @@ def hurry() -> None:
             pipeline.couriers[signal].nudge(within)
 
 
+def inherit() -> None:
+    """Deliver what a child that was killed has left in the spool, as soon as it can be had."""
+    pipeline = _setup.pipeline()
+    if pipeline is not None and pipeline.replay is not None:
+        pipeline.replay.watch()
+
+
 def reason(value: object) -> str:
     """A short text for people: why something happened."""
     return _values.text(value, _values.ID_TEXT)

@@ -26,6 +26,7 @@ from telemetry.instrumentation import _celery_parent
 TASK_LOGGER: Final = "celery.task"
 WRAPPED: Final = "_otelier_wrapped"
 
+_CHANGES: Final = frozenset(("return_value", "exc", "description"))
 _SAID_BY_REQUEST: Final = ("Hard time limit", "Discarding revoked task")
 
 
@@ -74,7 +75,7 @@ def told_elsewhere(record: logging.LogRecord) -> bool:
         return True
     args = record.args
     if name == "celery.app.trace":
-        return not (isinstance(args, Mapping) and ("return_value" in args or "exc" in args))
+        return not (isinstance(args, Mapping) and _CHANGES & args.keys())
     if name == "celery.worker.strategy":
         return not (isinstance(args, Mapping) and "eta" in args)
     if name == "celery.worker.request":

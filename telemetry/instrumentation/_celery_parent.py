@@ -22,6 +22,7 @@ from opentelemetry.context import attach, detach
 from telemetry import _context, _spans
 from telemetry.attributes import (
     CELERY_FAILED,
+    CELERY_IGNORED,
     CELERY_LOST,
     CELERY_RECEIVED,
     CELERY_REJECTED,
@@ -40,6 +41,7 @@ from telemetry.attributes import (
     TASK_ID,
 )
 from telemetry.instrumentation import (
+    _celery_broker,
     _celery_events,
     _celery_message,
     _celery_metrics,
@@ -49,6 +51,8 @@ from telemetry.instrumentation._celery_events import ERROR, INFO, WARN
 from telemetry.instrumentation._celery_options import guarded
 
 TOLD: Final = "_otelier_told"
+DEDUPLICATED: Final = "deduplicated"
+"""Why Celery skips a task: a copy of it has succeeded before."""
 
 _held: "WeakValueDictionary[str, Any]" = WeakValueDictionary()
 _last_told: list[BaseException | None] = [None]
@@ -68,6 +72,7 @@ def has_told(error: object) -> bool:
 def received(request: Any = None, **_: Any) -> None:
     """Receiver of `task_received`."""
     message = _celery_message.read(request.request_dict, request.app)
+    _celery_broker.check_eta(message)
     overlapping = _holds(_held.get(request.id), request, message.retries)
     _held[request.id] = request
     if message.redelivered:
@@ -115,6 +120,7 @@ def _end(request: Any, error: BaseException, *, requeued: bool = False) -> None:
     if getattr(request, TOLD, False):
         return
     setattr(request, TOLD, True)
+    _celery_events.inherit()
     message = _celery_message.read(request.request_dict, request.app)
     if requeued:
         message.attributes[CELERY_TASK_REQUEUED] = True
@@ -187,6 +193,8 @@ def revoked(
     if held is not None:
         setattr(held, TOLD, True)
         seconds = _seconds(held) if terminated else None
+    if terminated:
+        _celery_events.inherit()
     _celery_metrics.ended(message, "REVOKED", why, seconds)
     found = {
         **message.attributes,
@@ -263,6 +271,47 @@ def wrap_request(original: Any) -> Any:
         return result
 
     return on_failure
+
+
+def wrap_requests(original: Any) -> Any:
+    """
+    `create_request_cls` of `celery.worker.strategy`: its class also tells of what Celery skipped.
+
+    A copy of a task that has succeeded is not run again (`worker_deduplicate_successful_tasks`), and
+    no signal is sent. Its success is the only one that took no time at all.
+    """
+
+    def create_request_cls(*args: Any, **kwargs: Any) -> Any:
+        made = original(*args, **kwargs)
+        succeed = made.on_success
+
+        @functools.wraps(succeed)
+        def on_success(self: Any, outcome: Any, **more: Any) -> Any:
+            result = succeed(self, outcome, **more)
+            _after_success(self, outcome)
+            return result
+
+        made.on_success = on_success
+        return made
+
+    return create_request_cls
+
+
+@guarded("skipped task")
+def _after_success(request: Any, outcome: Any) -> None:
+    failed, _, seconds = outcome
+    if failed or seconds is not None:
+        return
+    message = _celery_message.read(request.request_dict, request.app)
+    _celery_metrics.ended(message, "IGNORED", DEDUPLICATED, None)
+    found = {
+        **message.attributes,
+        CELERY_TASK_STATE: "IGNORED",
+        CELERY_TASK_REASON: DEDUPLICATED,
+        EXECUTION_STATUS: "success",
+    }
+    with _story(message, request.kwargs):
+        _celery_events.tell(CELERY_IGNORED, "Task ignored", found, severity=WARN)
 
 
 @guarded("lost task")

@@ -6,6 +6,10 @@ Children of the prefork pool leave by `os._exit`, so no exit hook runs in them. 
 before it leaves: that second is the budget. The main process ends by its exit hook as any program,
 and sends once more at `worker_shutdown`, since a supervisor may kill it soon after.
 
+A child may also be killed without a word: by a hard time limit, a signal, the out-of-memory killer.
+Where there is a spool, each of its records is therefore on disk before the call returns, unless
+TELEMETRY_SPOOL_WRITE_THROUGH says no; the main process, which sees the death, delivers them.
+
 Nothing is started here: providers are inherited, and threads, connections and metric readers begin
 at the first record of each process.
 
@@ -20,6 +24,7 @@ from typing import Any, Final
 
 from telemetry import _attach, _diagnostics, _setup
 from telemetry.instrumentation import (
+    _celery_broker,
     _celery_logs,
     _celery_message,
     _celery_metrics,
@@ -46,10 +51,11 @@ def worker_init(sender: Any = None, **_: Any) -> None:
 
 
 @guarded("worker ready")
-def worker_ready(**_: Any) -> None:
+def worker_ready(sender: Any = None, **_: Any) -> None:
     """Receiver of `worker_ready`, in the main process."""
     _celery_logs.ensure()
     _celery_metrics.observe_active()
+    _celery_broker.check(sender.app)
 
 
 @guarded("process start")
@@ -59,14 +65,22 @@ def process_init(**_: Any) -> None:
     _celery_parent.forget()
     _attach.ensure()
     _celery_logs.ensure()
+    pipeline = _setup.pipeline()
+    if pipeline is not None and pipeline.spool is not None:
+        asked = pipeline.settings.given("spool_write_through")
+        pipeline.spool.through = pipeline.settings.spool_write_through if asked else True
 
 
 @guarded("process end")
 def process_shutdown(**_: Any) -> None:
     """Receiver of `worker_process_shutdown`, in each child; and of `worker_shutdown`."""
     pipeline = _setup.pipeline()
-    if pipeline is not None and not _setup.flush(min(FLUSH_S, pipeline.settings.exit_timeout)):
+    if pipeline is None:
+        return
+    if not _setup.flush(min(FLUSH_S, pipeline.settings.exit_timeout)):
         pipeline.set_aside()
+    if pipeline.spool is not None:
+        pipeline.spool.tidy()
 
 
 def _patches_threads(library: str) -> bool:

@@ -9,10 +9,12 @@ Under `opentelemetry-instrument` the distro makes this call, so a worker needs n
 It is built on Celery's signals, the only interface that exists in every process of a worker and in
 every publisher. Where signals are silent, one public method each is wrapped: a failed publish
 (`Celery.send_task`), the entry of a schedule (`Scheduler.apply_async`), a lost task that goes back
-to the queue (`Request.on_failure`), and the set-up of logging (`Logging.setup_logging_subsystem`).
+to the queue (`Request.on_failure`), a task that is skipped because a copy of it has succeeded
+(`create_request_cls`), and the set-up of logging (`Logging.setup_logging_subsystem`).
 The parts: `_celery_publish` and `_celery_message` (what travels), `_celery_run` (an attempt where
-it runs), `_celery_parent` (what only the main process sees), `_celery_events` and `_celery_metrics`
-(what is told), `_celery_logs` (handlers), `_celery_worker` (start and end of processes).
+it runs), `_celery_parent` (what only the main process sees), `_celery_broker` (what its settings
+will do), `_celery_events` and `_celery_metrics` (what is told), `_celery_logs` (handlers),
+`_celery_worker` (start and end of processes).
 
 Celery is not imported by this module: the receivers are connected when somebody imports it.
 """
@@ -138,12 +140,17 @@ def _wrap_request(module: Any) -> None:
     _celery_publish.wrap(module.Request, "on_failure", _celery_parent.wrap_request)
 
 
+def _wrap_strategy(module: Any) -> None:
+    _celery_publish.wrap(module, "create_request_cls", _celery_parent.wrap_requests)
+
+
 _HOOKS: Final[tuple[tuple[str, Callable[[Any], None]], ...]] = (
     ("celery.signals", _connect),
     ("celery.app.base", _celery_publish.wrap_app),
     ("celery.app.log", _celery_logs.wrap_set_up),
     ("celery.beat", _celery_publish.wrap_beat),
     ("celery.worker.request", _wrap_request),
+    ("celery.worker.strategy", _wrap_strategy),
     (_celery_rival.MODULE, _celery_rival.stand_down),
 )
 _UNDO: Final[tuple[tuple[str, Callable[[Any], None]], ...]] = (
@@ -152,5 +159,6 @@ _UNDO: Final[tuple[tuple[str, Callable[[Any], None]], ...]] = (
     ("celery.app.log", _celery_logs.unwrap_set_up),
     ("celery.beat", lambda module: _celery_publish.unwrap(module.Scheduler, "apply_async")),
     ("celery.worker.request", lambda module: _celery_publish.unwrap(module.Request, "on_failure")),
+    ("celery.worker.strategy", lambda module: _celery_publish.unwrap(module, "create_request_cls")),
     (_celery_rival.MODULE, _celery_rival.let_go),
 )

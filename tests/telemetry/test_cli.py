@@ -114,7 +114,7 @@ def test_doctor_looks_at_a_real_process(receiver):
         "root": ["telemetry._logging.OtelHandler (ours)", "telemetry._attach.Console (ours)"]
     }
     assert process["providers"] == {
-        "traces": "opentelemetry.sdk.trace.TracerProvider",
+        "traces": "telemetry._tracers.Tracers",
         "metrics": "opentelemetry.sdk.metrics._internal.MeterProvider",
         "logs": "opentelemetry.sdk._logs._internal.LoggerProvider",
     }

@@ -174,9 +174,18 @@ def test_something_that_does_not_speak_http():
 
 
 def test_a_record_that_cannot_be_encoded(receiver):
-    """A span name with a lone surrogate is no UTF-8: the courier is told to look for it."""
+    """A span that was made without a context has no ids: the courier is told to look for it."""
     export = client(receiver.url)
-    assert export([span("\ud800")], soon()).result is Result.UNREADABLE
+    outcome = export([span(), ReadableSpan("without ids")], soon())
+    assert outcome.result is Result.UNREADABLE
+    export.close()
+
+
+def test_what_is_no_utf8_is_sent_with_a_mark(receiver):
+    """A lone surrogate in a name costs one character, and not the batch (B26)."""
+    export = client(receiver.url)
+    assert export([span("a\ud800b")], soon()).result is Result.DELIVERED
+    assert [sent["name"] for sent in receiver.spans] == ["a\ufffdb"]
     export.close()
 
 

@@ -585,3 +585,78 @@ def test_a_spool_that_cannot_work_is_said(run, refused, tmp_path):
         "otelier: TELEMETRY_SPOOL_DIR has no effect: the spool needs OTLP over http/protobuf\n"
     )
     assert not Path(tmp_path / "spool").exists()
+
+
+def test_a_loss_becomes_a_metric(run, receiver):
+    """From its first loss on a process sends what became of its records: they add up (G04)."""
+    code = """
+    import telemetry
+    telemetry.configure(log_format="none", diagnostics="none")
+    logger = telemetry.get_logger("app")
+    logger.info("refused")
+    telemetry.flush()
+    logger.info("taken")
+    telemetry.flush()
+    telemetry.flush()
+    """
+    receiver.answers.append((400, {}, b""))
+    run(code, endpoint=receiver.url)
+    last = {
+        (name, labels.get("delivery.outcome"), labels.get("error.type")): value
+        for name, labels, value in receiver.points
+        if labels.get("delivery.signal") == "logs"
+    }
+    assert last["delivery.produced.records", None, None] == 2
+    assert last["delivery.records", "delivered", None] == 1
+    assert last["delivery.records", "dropped", "export_failed"] == 1
+    assert last["delivery.unsent.records", None, None] == 0
+
+
+def test_the_report_at_exit_is_there_in_debug(run, receiver):
+    """OTEL_LOG_LEVEL=debug says it too; unasked, a process that lost nothing is quiet."""
+    done = run(EMIT, wrapped=True, endpoint=receiver.url, OTEL_LOG_LEVEL="debug", LOG_FORMAT="none")
+    assert (
+        "otelier: report: 1 spans = 1 exported; 3 log records = 3 exported; 0 metric points = 0"
+        in done.stderr.splitlines()
+    )
+    assert run(EMIT, wrapped=True, endpoint=receiver.url, LOG_FORMAT="none").stderr == ""
+
+
+def test_a_worker_that_will_be_killed_sets_aside_what_it_could_not_send(run, refused, tmp_path):
+    """A Celery child flushes, spools the rest and leaves by os._exit: nothing is lost (C12)."""
+    code = """
+    import os, telemetry
+    from telemetry.instrumentation import _celery_worker
+    telemetry.configure(log_format="none", diagnostics="none")
+    if os.fork() == 0:
+        telemetry.get_logger("app").info("from the child")
+        with telemetry.span("task"):
+            pass
+        _celery_worker.process_shutdown()
+        os._exit(0)
+    assert os.wait()[1] == 0
+    """
+    folder = tmp_path / "spool"
+    run(code, endpoint=refused, TELEMETRY_SPOOL_DIR=str(folder))
+    (path,) = _spool.files(folder)
+    assert sorted((signal, records) for signal, _, records in units(path)) == [
+        ("logs", 1),
+        ("traces", 1),
+    ]
+
+
+@pytest.mark.parametrize("through", ["false", "true"])
+def test_secrets_do_not_reach_the_spool(run, refused, tmp_path, through):
+    """What is written is what would be sent: redacted, in both modes."""
+    code = """
+    import telemetry
+    telemetry.configure(log_format="none", diagnostics="none")
+    telemetry.get_logger("app").info("login", password="hunter2-secret", user="kept-value")
+    with telemetry.span("login", password="hunter2-secret", user="kept-value"):
+        pass
+    """
+    folder = tmp_path / "spool"
+    env = {"TELEMETRY_SPOOL_DIR": str(folder), "TELEMETRY_SPOOL_WRITE_THROUGH": through}
+    run(code, endpoint=refused, **env)
+    found = b"".join(path.read_bytes() for path in _spool.files(folder))
+    assert (found.count(b"hunter2"), found.count(b"kept-value")) == (0, 2)

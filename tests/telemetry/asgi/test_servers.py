@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.servers import die_with_parent, free_port
 from tests.telemetry.asgi.driving import http_get, parse, raw
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.e2e
 BIN = Path(sys.executable).parent
 APP = """
 import logging, os
-from fastapi import FastAPI  # early: before anything could replace the name
+from fastapi import FastAPI, WebSocket  # early: before anything could replace the name
 from starlette.responses import StreamingResponse
 app = FastAPI()
 
@@ -43,6 +44,13 @@ def boom():
 @app.get("/health")
 def health():
     logging.getLogger("app").warning("healthy")
+
+@app.websocket("/chat")
+async def chat(socket: WebSocket):
+    await socket.accept()
+    async for text in socket.iter_text():
+        logging.getLogger("app").warning("said %s", text)
+        await socket.send_text(text.upper())
 """
 
 
@@ -109,7 +117,9 @@ class Uvicorn:
 def uvicorn(folder, endpoint, *arguments, workers=1):
     server = Uvicorn(folder, endpoint, *arguments)
     try:
-        server.wait_for("Application startup complete.", workers)
+        server.wait_for("Started server process", workers)
+        if "off" not in arguments:
+            server.wait_for("Application startup complete.", workers)
         server.wait_until_it_listens()
         yield server
     finally:
@@ -180,12 +190,13 @@ def test_workers_are_correlated(tmp_path, receiver):
     assert sorted(log["attributes"]["request.id"] for log in access) == sorted(seen)
 
 
-def test_a_stopped_server_has_delivered_everything(tmp_path, receiver):
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+def test_a_stopped_server_has_delivered_everything(tmp_path, receiver, lifespan):
     """SIGTERM right after the answers: uvicorn dies of the signal, and nothing is lost."""
-    with uvicorn(tmp_path, receiver.url) as server:
+    with uvicorn(tmp_path, receiver.url, "--lifespan", lifespan) as server:
         for number in range(50):
             http_get(server.port, "/pid", [("X-Request-ID", f"r-{number}")])
-        server.stop()
+        assert server.stop() == -signal.SIGTERM
     wanted = {f"r-{number}" for number in range(50)}
     assert {span["attributes"]["request.id"] for span in receiver.spans} == wanted
     assert {
@@ -209,3 +220,27 @@ def test_requests_on_one_connection_have_their_own_ids(tmp_path, receiver):
     assert found[0]["x-request-id"] == "one"
     assert len(found[1]["x-request-id"]) == 36
     assert found[0]["x-correlation-id"] != found[1]["x-correlation-id"]
+
+
+def test_a_websocket_is_correlated(tmp_path, receiver):
+    """A2: a conversation over a real websocket has the ids of its handshake, to its last word."""
+    ids = {"X-Request-ID": "req-ws", "X-Correlation-ID": "corr-ws"}
+    with uvicorn(tmp_path, receiver.url) as server:
+        address = f"ws://127.0.0.1:{server.port}/chat"
+        with connect(address, additional_headers=ids, open_timeout=60, proxy=None) as socket_:
+            said = []
+            for word in ("hello", "again"):
+                socket_.send(word)
+                said.append(socket_.recv(60))
+            answered = {name: socket_.response.headers[name] for name in ids}
+        http_get(server.port, "/pid", [("X-Request-ID", "afterwards")])
+        server.stop()
+    assert (said, answered) == (["HELLO", "AGAIN"], ids)
+    told = [log for log in receiver.logs if log["message"].startswith("said ")]
+    assert [log["message"] for log in told] == ["said hello", "said again"]
+    assert {log["attributes"]["correlation.id"] for log in told} == {"corr-ws"}
+    spans = [span for span in receiver.spans if span["attributes"]["request.id"] == "req-ws"]
+    assert {span["trace_id"] for span in spans} == {log["trace_id"] for log in told}
+    assert len({span["trace_id"] for span in spans}) == 1
+    (after,) = [log for log in receiver.logs if log["message"] == "hello"]
+    assert after["attributes"]["correlation.id"] != "corr-ws"

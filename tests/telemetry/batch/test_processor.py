@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import threading
 import time
 
@@ -633,3 +634,49 @@ def test_items_that_cannot_be_read():
     """L1: what is no iterable is refused with the fix."""
     with pytest.raises(BatchError, match="iterable"):
         processor(double).run(5)
+
+
+def together(first, log):
+    """A handler whose first items all end in the same turn of the loop."""
+    all_here = asyncio.Event()
+
+    async def handler(item, ctx):
+        log(f"begun {item}")
+        if item < first:
+            if item == first - 1:
+                all_here.set()
+            await all_here.wait()
+        else:
+            await asyncio.sleep(0)
+        return item
+
+    return handler
+
+
+def test_items_that_end_together_are_followed_one_by_one():
+    """L9: the next item begins before the one after it is prepared, not when all are."""
+    seen = []
+
+    def items():
+        for number in range(8):
+            seen.append(f"taken {number}")
+            yield number
+
+    processor(together(4, seen.append), concurrency=4).run(items())
+    assert seen.index("begun 4") < seen.index("taken 6")
+    assert seen.index("begun 5") < seen.index("taken 7")
+
+
+def test_what_has_ended_is_in_the_journal_before_anything_else_begins(tmp_path):
+    """L3: items that end together are all written down before the next handler is called."""
+    journal = tmp_path / "journal.jsonl"
+    written = {}
+
+    def log(word):
+        lines = map(json.loads, journal.read_text().splitlines())
+        written[word] = {line["key"] for line in lines if line["type"] == "item"}
+
+    report = processor(together(4, log), concurrency=4, journal=journal).run(range(8))
+    assert written["begun 3"] == set()
+    assert written["begun 4"] == {"0", "1", "2", "3"}
+    assert report.counts["success"] == 8

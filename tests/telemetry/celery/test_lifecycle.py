@@ -235,6 +235,57 @@ def test_two_copies_of_a_task_are_counted(sink, publish, prefork):
     sink.wait(lambda: sink.total("celery.task.overlaps", prefork.service) == 1)
 
 
+AGAIN = """
+import json, time
+task_id = add.apply_async((1, 2), queue=Q + "-held").id
+redis = app.connection_for_write().default_channel.client
+while not redis.llen(Q + "-held"):
+    time.sleep(0.01)
+message = json.loads(redis.rpop(Q + "-held"))
+message["properties"]["delivery_info"].update(redelivered=True, routing_key=Q)
+for copy in range(2):
+    redis.lpush(Q, json.dumps(message))
+OUT = [task_id]
+"""
+
+
+@pytest.fixture(scope="module")
+def late(workers):
+    """A worker that acknowledges late, at a broker that does not wait for long."""
+    return workers("late", "--concurrency=1", LATE="1", VISIBILITY="25")
+
+
+def test_a_copy_that_celery_skips_is_told(sink, publish, late):
+    """A task that has succeeded is not run again; both deliveries are counted, and the skip (C18)."""
+    (task_id,) = publish(late.queue, AGAIN)
+    assert sink.told(task_id, "ignored").count("received") == 2
+    sink.told(task_id, "succeeded")
+    assert sorted(sink.story(task_id)) == [
+        *("ignored", "received", "received"),
+        *("started", "succeeded"),
+    ]
+    ignored = sink.event(task_id, "ignored")["attributes"]
+    assert (ignored["celery.task.reason"], ignored["celery.task.state"]) == (
+        "deduplicated",
+        "IGNORED",
+    )
+    skipped = {"state": "IGNORED", "error": "deduplicated"}
+    sink.wait(lambda: sink.total("celery.task.outcomes", late.service, **skipped) == 1)
+    sink.wait(lambda: sink.total("celery.task.redeliveries", late.service, task="shop.add") == 2)
+
+
+def test_tasks_that_outlast_the_broker_are_warned_of(publish, late, prefork):
+    """Time limits and etas beyond the visibility timeout run twice: the worker says so (C17)."""
+    publish(late.queue, "send(work, countdown=100)")
+    assert late.wait_for("with acks_late").endswith(
+        "these tasks may run longer than the 25 s after which the broker delivers them again:"
+        " shop.soft (30 s); raise broker_transport_options['visibility_timeout'] above their"
+        " time limits"
+    )
+    assert late.wait_for("is to run in").startswith("otelier: shop.work is to run in ")
+    assert "visibility" not in prefork.text
+
+
 def test_hostile_arguments_change_nothing(sink, publish, prefork):
     """Arguments whose own methods raise, huge ones and odd ones neither stop a task nor a publish."""
     (task_id, other) = publish(

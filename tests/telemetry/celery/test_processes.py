@@ -56,6 +56,48 @@ def test_sigterm_loses_nothing(sink, publish, worker):
     metrics_are_complete(sink, one, len(done))
 
 
+def speak_until_killed(sink, publish, worker, count, *, how, limit=None):
+    """What a task has said, once all of it has arrived, as lines and as spans; and its story."""
+    code = f"send(last_words, {str(count)!r}, {how!r}, time_limit={limit})"
+    (task_id,) = publish(worker.queue, code)
+    story = sink.told(task_id, "failed" if limit else "lost")
+    said = {f"{how} {number}" for number in range(count.stat().st_size)}
+    sink.wait(lambda: said <= {record["message"] for record in sink.lines(task_id)})
+    sink.wait(lambda: said <= {span["name"] for span in sink.spans})
+    return len(said), story
+
+
+def test_the_last_words_of_killed_tasks_arrive(sink, publish, worker, tmp_path):
+    """With a spool all that a task said before os._exit or a hard time limit is there (C5, G12)."""
+    spool = tmp_path / "spool"
+    one = worker("--concurrency=2", TELEMETRY_SPOOL_DIR=str(spool)).ready()
+    steps, story = speak_until_killed(sink, publish, one, tmp_path / "one", how="exit")
+    assert (steps, story) == (21, ["started", "lost"])
+    steps, story = speak_until_killed(sink, publish, one, tmp_path / "two", how="limit", limit=2)
+    assert steps > 1
+    assert story == ["started", "failed"]
+    (behind,) = publish(one.queue, "send(work)")
+    assert complete(sink, [behind])
+    assert one.stop() == 0
+    assert list(spool.iterdir()) == []
+
+
+def test_children_that_cannot_send_leave_it_to_the_spool(sink, publish, worker, refused, tmp_path):
+    """Recycled children with the collector away lose nothing: a later worker delivers it (C5)."""
+    spool = tmp_path / "spool"
+    options = {"TELEMETRY_SPOOL_DIR": str(spool), "OTEL_METRICS_EXPORTER": "none"}
+    away = worker("--concurrency=2", "--max-tasks-per-child=2", endpoint=refused, **options)
+    ids = publish(away.queue, "for n in range(10): send(work)")
+    publish(away.queue, f"OUT[:] = [app.AsyncResult(i).get(timeout=60) for i in {ids!r}]")
+    assert away.stop() == 0
+    assert not [task_id for task_id in ids if sink.story(task_id)]
+    later = worker("--pool=solo", **options).ready()
+    publish(later.queue, "OUT[:] = [send(work).get(timeout=60)]")
+    assert complete(sink, ids)
+    assert later.stop() == 0
+    assert list(spool.iterdir()) == []
+
+
 def test_one_call_is_enough(sink, publish, coded):
     """Without the wrapper, `instrument(app)` sets everything up; link mode keeps ids (C4, C8)."""
     code = """

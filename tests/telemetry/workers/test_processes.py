@@ -52,6 +52,61 @@ def test_the_last_statistics_are_written_at_exit(run, receiver):
     assert [number for _, number in audited(receiver)] == list(range(1, 131))
 
 
+def test_an_order_as_it_arrives(run, receiver):
+    """O2, O6: span and audit record reach the collector with the same facts, under the worker's name."""
+    run(
+        """
+        from telemetry.workers import Worker
+        worker = Worker("worker_open", group="provider")
+        headers = {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "x-order-id": "ORDER-1"}
+        with worker.order(user_id=7, symbol="EURUSD", headers=headers, correlation_id="c-1") as order:
+            with order.timing("margin_calculation"):
+                pass
+            order.add(margin=12.5)
+        """,
+        endpoint=receiver.url,
+        wrapped=True,
+    )
+    (span,) = receiver.spans
+    (record,) = [record for record in receiver.logs if record["event"] == "order.opened"]
+    facts = span["attributes"]
+    extra = {
+        name: record["attributes"].pop(name) for name in set(record["attributes"]) - set(facts)
+    }
+    assert record == {
+        "logger": "worker_open",
+        "message": "order.opened",
+        "severity": 9,
+        "trace_id": "a" * 32,
+        "span_id": span["span_id"],
+        "event": "order.opened",
+        "attributes": facts,
+    }
+    assert (span["trace_id"], span["parent_id"], span["kind"]) == ("a" * 32, "b" * 16, 5)
+    assert facts.pop("order.timings")["margin_calculation_time_ms"] >= 0
+    assert facts.pop("order.processing_time_ms") >= 0
+    assert facts == {
+        "order.worker.role": "worker_open",
+        "order.action": "open",
+        "order.worker.group": "provider",
+        "order.symbol": "EURUSD",
+        "order.outcome": "success",
+        "order.id": "ORDER-1",
+        "user.id": "7",
+        "correlation.id": "c-1",
+        "margin": 12.5,
+    }
+    assert set(extra) == {
+        "order.worker.instance",
+        "order.sequence",
+        "audit.stream",
+        "audit.sequence",
+        "audit.monotonic_ns",
+        "log.record.uid",
+    }
+    assert extra["log.record.uid"] == f"{extra['audit.stream']}-1"
+
+
 def test_a_worker_of_the_parent_works_in_a_forked_child(run, receiver):
     """The child counts from zero as an instance of its own; the parent's numbers stay."""
     done = run(

@@ -10,6 +10,7 @@ from pathlib import Path
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
+from opentelemetry import trace
 
 app = Celery("shop", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
 app.conf.update(
@@ -22,6 +23,10 @@ app.conf.update(
     task_serializer="json",
     accept_content=["json", "pickle"],
 )
+if os.environ.get("LATE"):
+    app.conf.update(task_acks_late=True, worker_deduplicate_successful_tasks=True)
+if os.environ.get("VISIBILITY"):
+    app.conf.broker_transport_options = {"visibility_timeout": int(os.environ["VISIBILITY"])}
 if os.environ.get("BEAT"):
     app.conf.beat_schedule = {"each second": {"task": "shop.work", "schedule": 1.0}}
 KEPT = []
@@ -110,6 +115,19 @@ def die(**_ids):
     log.info("about to die")
     time.sleep(0.5)
     os._exit(3)
+
+
+@app.task
+def last_words(path, how):
+    """Speak until the end, and keep count beside: each step is a span and a line."""
+    for number in range(1_000_000):
+        with trace.get_tracer("shop").start_as_current_span(f"{how} {number}"):
+            log.info("%s %d", how, number)
+        with Path(path).open("ab") as count:  # a byte is there or not, whenever this ends
+            count.write(b".")
+        if how == "exit" and number == 20:
+            os._exit(3)
+        time.sleep(0.02)
 
 
 @app.task(bind=True, acks_late=True, reject_on_worker_lost=True)

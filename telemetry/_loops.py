@@ -1,0 +1,77 @@
+"""
+The loops over attributes that a compiler makes faster, and the same in Python.
+
+`telemetry/_core.c` says what they do; the build compiles it where it can. OTELIER_PURE_PYTHON=1
+keeps to Python. The third loop, which encodes, is in `_wire`.
+"""
+
+import importlib
+import os
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+_DULL = re.compile(r"[\w/#-]{0,13}\Z", re.ASCII)
+_SCALARS: Final = frozenset((int, float, bool, type(None)))
+
+
+def unsettled(
+    mapping: dict[str, Any], actions: dict[str, bool], clean: set[str], dull: bool
+) -> list[str] | None:
+    """
+    The names whose values redaction has to look at, or None.
+
+    Args:
+        mapping: the attributes.
+        actions: names with a known decision: True for those whose values are left as they are.
+        clean: texts in which nothing was found.
+        dull: whether short texts of letters and digits need no look: not with patterns of one's own.
+    """
+    found = []
+    for name, value in mapping.items():
+        action = actions.get(name) if type(name) is str else None
+        if action is True:
+            continue
+        if action is False:
+            kind = type(value)
+            if kind is str:
+                if (dull and _DULL.match(value)) or value in clean:
+                    continue
+            elif kind in _SCALARS:
+                continue
+        found.append(name)
+    return found or None
+
+
+def weigh(mapping: dict[str, Any], slow: Callable[[Any], int]) -> int:
+    """About how many bytes the pairs take on the wire; `slow` weighs what is no plain value."""
+    size = 8
+    for name, value in list(mapping.items()):
+        size += len(name) if isinstance(name, str) else 16
+        kind = type(value)
+        if kind is str:
+            size += len(value) + 16
+        elif kind in _SCALARS:
+            size += 20
+        else:
+            size += 8 + slow(value)
+    return size
+
+
+def load() -> Any:
+    """The compiled loops, or None."""
+    if os.environ.get("OTELIER_PURE_PYTHON") == "1":
+        return None
+    try:
+        return importlib.import_module("telemetry._core")
+    except ImportError:
+        return None
+
+
+core: Final = load()
+fast_unsettled: Final[
+    Callable[[dict[str, Any], dict[str, bool], set[str], bool], list[str] | None]
+] = getattr(core, "unsettled", unsettled)
+fast_weigh: Final[Callable[[dict[str, Any], Callable[[Any], int]], int]] = getattr(
+    core, "weigh", weigh
+)

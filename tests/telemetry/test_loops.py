@@ -1,0 +1,100 @@
+"""The loops over attributes: compiled and in Python they say the same."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from telemetry import _loops
+
+texts = st.text(max_size=20) | st.sampled_from(["a", "ORDER-12345", "x@y.example", "\ud800"])
+values = st.one_of(
+    texts,
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.none(),
+    st.binary(max_size=4),
+    st.lists(st.integers(), max_size=2),
+)
+names = st.sampled_from(["order.id", "n", "größe", "password"]) | st.text(max_size=8)
+mappings = st.dictionaries(names, values, max_size=8)
+
+needs_core = pytest.mark.skipif(_loops.core is None, reason="no C compiler when this was installed")
+
+
+@needs_core
+@settings(deadline=None)
+@given(mappings, st.dictionaries(names, st.booleans()), st.sets(texts), st.booleans())
+def test_what_redaction_has_to_look_at(mapping, actions, clean, dull):
+    """The same names in the same order."""
+    assert _loops.core.unsettled(mapping, actions, clean, dull) == _loops.unsettled(
+        mapping, actions, clean, dull
+    )
+
+
+@needs_core
+@settings(deadline=None)
+@given(mappings)
+def test_weights(mapping):
+    """The same weight, and what is no plain value is weighed by somebody else."""
+    seen = ([], [])
+
+    def weigher(log):
+        def weigh(value):
+            log.append(value)
+            return 7
+
+        return weigh
+
+    compiled = _loops.core.weigh(mapping, weigher(seen[0]))
+    assert compiled == _loops.weigh(mapping, weigher(seen[1]))
+    assert seen[0] == seen[1]
+
+
+def test_what_is_known_needs_no_look():
+    """Each way to be settled, and each way not to be."""
+    actions = {"skip": True, "scan": False}
+    settled = {"skip": "x@y.example", "scan": "ORDER-12345"}
+    assert _loops.fast_unsettled(settled, actions, set(), True) is None
+    assert _loops.fast_unsettled({"scan": 1.5}, actions, set(), False) is None
+    assert _loops.fast_unsettled({"scan": "seen"}, actions, {"seen"}, False) is None
+    for open_value in ("x@y.example", "ORDER-123456789", "a=b", ["a"], b"a", "\ud800"):
+        assert _loops.fast_unsettled({"scan": open_value}, actions, set(), True) == ["scan"]
+    assert _loops.fast_unsettled({"scan": "ORDER-12345"}, actions, set(), False) == ["scan"]
+    assert _loops.fast_unsettled({"new": 1, "skip": 2}, actions, set(), True) == ["new"]
+
+
+@needs_core
+@pytest.mark.parametrize("bad", [1, b"x", "x", None])
+def test_a_wrong_call_is_an_error(bad):
+    """The compiled loops check what they are given."""
+    with pytest.raises(TypeError):
+        _loops.core.weigh(bad, len)
+    with pytest.raises(TypeError):
+        _loops.core.attributes(bad, 1, len)
+    with pytest.raises(TypeError):
+        _loops.core.unsettled(bad, {}, set(), True)
+    with pytest.raises(TypeError):
+        _loops.core.unsettled({}, {}, bad, True)
+
+
+@needs_core
+def test_a_pair_must_be_bytes():
+    """What the callback gives is checked; None leaves the pair out."""
+    assert _loops.core.attributes({"a": []}, 1, lambda *_: None) == b""
+    assert _loops.core.attributes({"a": []}, 1, lambda *_: b"xy") == b"\x01\x02xy"
+    with pytest.raises(TypeError):
+        _loops.core.attributes({"a": []}, 1, lambda *_: "text")
+
+
+@needs_core
+def test_an_error_in_a_callback_comes_through():
+    """Nothing is made up, and nothing is swallowed."""
+
+    def fail(*_):
+        raise LookupError("no")
+
+    with pytest.raises(LookupError):
+        _loops.core.attributes({"a": []}, 1, fail)
+    with pytest.raises(LookupError):
+        _loops.core.weigh({"a": []}, fail)

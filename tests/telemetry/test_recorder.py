@@ -1,0 +1,198 @@
+"""The short way into a histogram: the same points as the SDK's own way gives (O7, L9)."""
+
+import math
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+from opentelemetry.sdk.trace import TracerProvider
+
+from telemetry._recorder import KEPT, Recorder
+
+BOUNDS = [0.01, 0.1, 1.0]
+LABELS = [
+    {"role": "worker_open", "outcome": "success"},
+    {"outcome": "success", "role": "worker_open"},  # the same point
+    {"role": "worker_open", "outcome": "failure", "error.type": "ValueError"},
+    {},
+]
+VALUES = [0.005, 0.01, 0.05, 0.5, 7.0, 0.0]
+
+
+def made(temporality=AggregationTemporality.CUMULATIVE, views=(), readers=1):
+    """A provider of its own with a plain histogram and a recorder of another, and its readers."""
+    found = [
+        InMemoryMetricReader(preferred_temporality={Histogram: temporality}) for _ in range(readers)
+    ]
+    provider = MeterProvider(found, views=views, shutdown_on_exit=False)
+    meter = provider.get_meter("test")
+    plain, quick = (
+        meter.create_histogram(name, explicit_bucket_boundaries_advisory=BOUNDS)
+        for name in ("plain", "quick")
+    )
+    return provider, plain, Recorder(quick), found
+
+
+def points(reader):
+    """Instrument -> its points, without their times."""
+    data = reader.get_metrics_data()
+    if data is None:
+        return {}
+    return {
+        metric.name: [
+            {
+                name: value
+                for name, value in vars(point).items()
+                if "time" not in name and name != "exemplars"
+            }
+            | {"exemplars": [(e.value, e.trace_id, e.span_id) for e in point.exemplars]}
+            for point in metric.data.data_points
+        ]
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+    }
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+@pytest.mark.parametrize("temporality", list(AggregationTemporality)[1:])
+@pytest.mark.parametrize(
+    "views",
+    [
+        (),
+        (View(instrument_name="*", attribute_keys={"role"}),),
+        (View(instrument_name="*", aggregation=ExponentialBucketHistogramAggregation()),),
+    ],
+    ids=["no view", "fewer attributes", "exponential"],
+)
+def test_the_points_are_those_of_the_sdk(temporality, views, readers):
+    """Sums, buckets, exemplars: all as if the SDK had been asked, also after a collection."""
+    provider, plain, quick, found = made(temporality, views, readers)
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    for _ in range(3):
+        for labels in LABELS:
+            for value in VALUES:
+                with tracer.start_as_current_span("within"):
+                    plain.record(value, labels)
+                    quick.record(value, labels)
+        for reader in found:
+            seen = points(reader)
+            assert seen["quick"] == seen["plain"]
+            assert sum(point["count"] for point in seen["plain"]) >= len(LABELS) * len(VALUES)
+            assert any(point["exemplars"] for point in seen["plain"])
+    provider.shutdown()
+
+
+def test_a_context_can_be_given():
+    """The exemplar belongs to the span of the context that the measurement is made for."""
+    provider, _, quick, (reader,) = made()
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("elsewhere")
+    for _ in range(2):
+        quick.record(0.5, LABELS[0], trace.set_span_in_context(span))
+    (point,) = points(reader)["quick"]
+    here = span.get_span_context()
+    assert point["exemplars"] == [(0.5, here.trace_id, here.span_id)]
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("value", "labels"),
+    [
+        (3, LABELS[0]),
+        (0.5, {"attempt": 1}),
+        (0.5, {"flag": True}),
+        (0.5, {"ratio": 1.0}),
+        (0.5, {"list": ["a", "b"]}),
+        (0.5, {"nothing": None}),
+        (0.5, {7: "key"}),
+    ],
+)
+def test_what_is_unusual_goes_the_way_of_the_sdk(value, labels):
+    """Whole numbers, and labels that are no texts, are recorded as the SDK records them."""
+    provider, plain, quick, (reader,) = made()
+    for _ in range(2):
+        plain.record(value, labels)
+        quick.record(value, labels)
+    seen = points(reader)
+    assert seen["quick"] == seen["plain"]
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_what_is_no_measurement_is_not_recorded(value):
+    """The SDK refuses these, and so does the short way."""
+    provider, _, quick, (reader,) = made()
+    quick.record(0.5, LABELS[0])
+    quick.record(value, LABELS[0])
+    assert [point["count"] for point in points(reader)["quick"]] == [1]
+    provider.shutdown()
+
+
+def test_labels_that_differ_in_kind_alone_stay_apart():
+    """1, True, 1.0 and "1" are equal keys to Python and four points to the SDK."""
+    provider, plain, quick, (reader,) = made()
+    for value in ("1", 1, True, 1.0, "1", 1):
+        plain.record(0.5, {"n": value})
+        quick.record(0.5, {"n": value})
+    seen = points(reader)
+    assert len(seen["plain"]) == 4
+    assert seen["quick"] == seen["plain"]
+    provider.shutdown()
+
+
+def test_labels_may_be_changed_afterwards():
+    """A dict that the caller changes after a measurement is another set of labels from then on."""
+    provider, _, quick, (reader,) = made()
+    labels = {"outcome": "success"}
+    quick.record(0.5, labels)
+    quick.record(0.5, labels)
+    labels["outcome"] = "failure"
+    quick.record(0.5, labels)
+    counted = {p["attributes"]["outcome"]: p["count"] for p in points(reader)["quick"]}
+    assert counted == {"success": 2, "failure": 1}
+    provider.shutdown()
+
+
+def test_more_label_sets_than_are_remembered():
+    """Beyond the table the SDK does the work; nothing is lost, and the table stays bounded."""
+    provider, _, quick, (reader,) = made()
+    for _ in range(2):
+        for number in range(KEPT + 10):
+            quick.record(0.5, {"n": str(number)})
+    assert [point["count"] for point in points(reader)["quick"]] == [2] * (KEPT + 10)
+    provider.shutdown()
+
+
+def test_a_histogram_of_somebody_else():
+    """What is not the SDK's gets the ordinary call."""
+    seen = []
+
+    class Own(metrics.NoOpHistogram):
+        def record(self, amount, attributes=None, context=None):
+            seen.append((amount, attributes, context))
+
+    Recorder(Own("own")).record(0.5, LABELS[0])
+    assert seen == [(0.5, LABELS[0], None)]
+
+
+def test_a_meter_that_was_made_before_the_provider(run):
+    """Instruments of a module that is imported before configure() measure from then on."""
+    done = run(
+        """
+        from opentelemetry import metrics
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from telemetry._recorder import Recorder
+
+        early = Recorder(metrics.get_meter("early").create_histogram("h"))
+        early.record(0.5, {"a": "b"})  # nobody listens yet
+        reader = InMemoryMetricReader()
+        metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False))
+        for _ in range(3):
+            early.record(0.5, {"a": "b"})
+        data = reader.get_metrics_data()
+        points = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+        print([(dict(point.attributes), point.count) for point in points])
+        """
+    )
+    assert done.stdout == "[({'a': 'b'}, 3)]\n"
