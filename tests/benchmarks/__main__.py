@@ -13,7 +13,20 @@ import os
 import platform
 import sys
 
-BENCHMARKS = ("documents", "imports", "lookup", "ml", "redaction", "workers", "batch", "asgi")
+BENCHMARKS = (
+    "documents",
+    "insert",
+    "imports",
+    "lookup",
+    "hotpath",
+    "receive",
+    "ml",
+    "redaction",
+    "workers",
+    "batch",
+    "asgi",
+    "celery_task",
+)
 
 
 def main() -> int:
@@ -21,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}")
     parser.add_argument("--spans", type=int, default=1_000_000, help="spans in the lookup stores")
+    parser.add_argument("--short", action="store_true", help="few rounds, to see that it works")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:

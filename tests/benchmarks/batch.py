@@ -1,4 +1,11 @@
-"""What a batch costs: BackgroundProcessor against a bare asyncio loop with a semaphore."""
+"""
+What a batch costs (L9): BackgroundProcessor against a bare asyncio loop with a semaphore.
+
+Both work on the same 1,000 items of 20 ms each, 8 at a time. Wall-clock overhead is what a user
+waits; it depends on how many items run at once, since they share one thread (8 at a time and 100 us
+of processor time for each item more are 0.8 ms in 20 ms, 4 %), and asyncio's timers have steps of
+1 ms. So the processor time per item is given too: that is what the code costs, on any machine.
+"""
 
 import argparse
 import asyncio
