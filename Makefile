@@ -45,8 +45,11 @@ format: .venv/.test  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What fails beside hundreds of other processes is run once more, alone, and named: a second failure is final.
 test: lint  ## lint, types and all tests, on real servers
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not full" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not full" $(ARGS) || { test $$? -eq 1 \
+		&& echo "make: these failed beside others and are run once more, alone:" >&2 \
+		&& $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m "not full" $(ARGS); }
 
 test-full: lint  ## the long runs too
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
