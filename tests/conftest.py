@@ -1,6 +1,7 @@
 """Fixtures that all tests share. Servers are real: see tests/servers.py."""
 
 import os
+import signal
 import uuid
 
 import pymongo
@@ -9,6 +10,10 @@ import pytest
 from tests import servers
 
 pytest.register_assert_rewrite("tests.contracts")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a script: the programs that tests start would ignore Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter):
