@@ -28,7 +28,9 @@ from telemetry.attributes import AUDIT_STREAM, CODE_FILE, CODE_FUNCTION, CODE_LI
 SCOPES: Final = 2000
 FIELDS: Final = 90
 """A call with more fields goes the long way, which knows what to leave out."""
-PER_FIELD: Final = 16
+KEY: Final = 64
+"""A longer name goes the long way too, which cuts it."""
+PER_FIELD: Final = 32
 
 _SPECIAL: Final = frozenset(("exc_info", "stack_info", "stacklevel", "extra", _records.EVENT_NAME))
 _PLAIN: Final = frozenset((float, bool, type(None)))
@@ -129,7 +131,7 @@ class Lines:
         for source in (bound, fields) if bound else (fields,):
             for key, value in source.items():
                 kind = type(value)
-                if key in _SPECIAL:
+                if key in _SPECIAL or len(key) > KEY:
                     return False
                 if key in named:
                     if value is None:

@@ -3,13 +3,16 @@ The SDK's tracers, with a shorter way to a span that is like all others.
 
 `start_as_current_span`: upstream builds it from two generators, one inside the other, each with a
 decorator's machinery around it; that is a quarter of what a span costs. Here it is one object with
-`__enter__` and `__exit__`, which does the same. As a decorator it is upstream's.
+`__enter__` and `__exit__`, which does the same, also as a decorator; an exception whose `__str__`
+fails leaves the block as it is, where upstream's would put another in its place.
 
 `start_span`: under the default sampler, and below a parent that is sampled, the answer is known; and
 attributes that are plain need no cleaning. Then the span gets the fields that the SDK would give it
 (tests/telemetry/test_tracers.py compares all of them). Every other case is the SDK's.
 """
 
+import functools
+import inspect
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +37,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.util.types import Attributes
 
+from telemetry import _values
 from telemetry._guarded_span import GuardedSpan
 from telemetry._processors import GuardedSpanProcessors
 
@@ -269,12 +273,29 @@ class Current:
                 if self._record:
                     span.record_exception(error)
                 if self._status:
-                    described = f"{type(error).__name__}: {error}"
+                    # Never `str(error)` as it is: what that raises would replace the error itself.
+                    described = f"{type(error).__name__}: {_values.text(error)}"
                     span.set_status(Status(StatusCode.ERROR, described))
         finally:
             if self._end:
                 span.end()
 
     def __call__(self, function: Callable[..., Any]) -> Any:
-        scope: Any = Tracer.start_as_current_span
-        return scope(self._tracer, *self._begun, self._record, self._status, self._end)(function)
+        def again() -> Current:
+            return Current(self._tracer, self._begun, self._record, self._status, self._end)
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def call_async(*args: Any, **kwargs: Any) -> Any:
+                with again():
+                    return await function(*args, **kwargs)
+
+            return call_async
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with again():
+                return function(*args, **kwargs)
+
+        return call

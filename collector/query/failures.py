@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from collector.model import Signal
-from collector.query.parameters import BadParameter, limit, read_pairs, time_range
+from collector.query.parameters import BadParameter, limit, page_range, read_pairs
 from collector.query.service import Searched
 from collector.stores.base import Failure, Query, Store
 
@@ -103,13 +103,8 @@ def question(
         BadParameter: with the name and the fix.
     """
     given, _ = read_pairs(pairs, PARAMETERS)
-    since, until = time_range(given, now_unix_nano, "1h")
-    after = None
-    if "cursor" in given:
-        parts = _CURSOR.fullmatch(given["cursor"])
-        if parts is None:
-            raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
-        since, until, after = int(parts[1]), int(parts[2]), (int(parts[3]), parts[4])
+    since, until, behind = page_range(given, now_unix_nano, "1h", _CURSOR)
+    after = None if behind is None else (int(behind[0]), behind[1])
     kind = given.get("kind", "logs")
     if kind not in ("logs", "spans"):
         raise BadParameter("kind", "write logs or spans")
@@ -121,7 +116,7 @@ def question(
         signal=Signal.LOGS if kind == "logs" else Signal.TRACES,
         service=given.get("service"),
         since_unix_nano=since,
-        until_unix_nano=now_unix_nano + 1 if until is None else until,
+        until_unix_nano=until,
         limit=MOST,
         **narrow,
     )

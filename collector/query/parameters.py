@@ -177,6 +177,34 @@ def time_range(
     return begin, end
 
 
+def page_range(
+    given: Mapping[str, str], now_unix_nano: int, default: str, cursor: re.Pattern[str]
+) -> tuple[int | None, int, tuple[str, ...] | None]:
+    """
+    The time range of a page: what was asked for, or that of the pages before, which do not move.
+
+    Args:
+        given: the parameters.
+        now_unix_nano: the end, where nothing else is said.
+        default: how far back to look where nothing is said: `1h`.
+        cursor: what a cursor looks like; its first two groups are the range.
+
+    Returns:
+        Since, until, and the other groups of the cursor, if there is one.
+
+    Raises:
+        BadParameter: with the name and the fix.
+    """
+    if "cursor" not in given:
+        since, until = time_range(given, now_unix_nano, default)
+        return since, now_unix_nano + 1 if until is None else until, None
+    time_range(given, now_unix_nano, default)  # what is wrong beside a cursor is refused as well
+    parts = cursor.fullmatch(given["cursor"])
+    if parts is None:
+        raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
+    return int(parts[1]), int(parts[2]), parts.groups()[2:]
+
+
 def limit(given: Mapping[str, str], default: int, most: int) -> int:
     """`limit` as a number."""
     text = given.get("limit")

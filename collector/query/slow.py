@@ -18,8 +18,8 @@ from collector.query.parameters import (
     age_s,
     flag,
     limit,
+    page_range,
     read_pairs,
-    time_range,
 )
 from collector.query.service import Searched
 from collector.stores.base import Document, Query, Store
@@ -76,13 +76,10 @@ def question(
         BadParameter: with the name and the fix.
     """
     given, _ = read_pairs(pairs, PARAMETERS)
-    since, until = time_range(given, now_unix_nano, "1h")
-    after = None
-    if "cursor" in given:
-        parts = _CURSOR.fullmatch(given["cursor"])
-        if parts is None or not math.isfinite(float(parts[3])):
-            raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
-        since, until, after = int(parts[1]), int(parts[2]), (float(parts[3]), parts[4])
+    since, until, behind = page_range(given, now_unix_nano, "1h", _CURSOR)
+    after = None if behind is None else (float(behind[0]), behind[1])
+    if after is not None and not math.isfinite(after[0]):
+        raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
     least = age_s(given, "min_duration", 0.0) * 1000
     return Question(
         query=Query(
@@ -92,7 +89,7 @@ def question(
             min_duration_ms=least or None,
             roots=flag(given, "traces"),
             since_unix_nano=since,
-            until_unix_nano=now_unix_nano + 1 if until is None else until,
+            until_unix_nano=until,
         ),
         limit=limit(given, DEFAULT_LIMIT, max_rows),
         after=after,

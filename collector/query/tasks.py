@@ -25,8 +25,8 @@ from collector.query.parameters import (
     age_s,
     flag,
     limit,
+    page_range,
     read_pairs,
-    time_range,
 )
 from collector.query.service import Searched
 from collector.stores.base import Document, Query, Store, event_time
@@ -152,13 +152,8 @@ def question(
         BadParameter: with the name and the fix.
     """
     given, _ = read_pairs(pairs, PARAMETERS)
-    since, until = time_range(given, now_unix_nano, "24h")
-    after = None
-    if "cursor" in given:
-        parts = _CURSOR.fullmatch(given["cursor"])
-        if parts is None:
-            raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
-        since, until, after = int(parts[1]), int(parts[2]), (int(parts[3]), parts[4])
+    since, until, behind = page_range(given, now_unix_nano, "24h", _CURSOR)
+    after = None if behind is None else (int(behind[0]), behind[1])
     state = given.get("state", "").upper() or None
     if state not in (None, *STATES):
         raise BadParameter("state", f"write one of {', '.join(STATES)}")
@@ -173,7 +168,7 @@ def question(
             task_ids=(given["task_id"],) if "task_id" in given else (),
             service=given.get("service"),
             since_unix_nano=since,
-            until_unix_nano=now_unix_nano + 1 if until is None else until,
+            until_unix_nano=until,
             newest_first=True,
             after=after,
         ),

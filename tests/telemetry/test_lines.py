@@ -18,6 +18,7 @@ CALLS = """
         bound = ours.bind(component="risk", user_id="u-1")
         bound.warning("fields", a=1, b="x", c=2.5, d=True, e=None, long="y" * 20000)
         bound.info("ümläut \\ud800", text="ß \\udfff")
+        ours.info("a long name", **{{"n" * 300: 1, "m" * 70: 2}})
         ours.info("odd", items=[1, {{"k": b"v"}}], big=2**70, obj=object, exc_info=False)
         ours.info("named like the record's own", name="n", args="a", msg="m", level=3)
         ours.error("with extra", extra={{"x": 1}}, stacklevel=1)
@@ -40,6 +41,7 @@ CALLS = """
     assert ledger["produced"] == ledger["exported"], ledger
 """
 MESSAGES = [
+    "a long name",
     "an event",
     "between",
     "failed",

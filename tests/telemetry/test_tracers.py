@@ -144,6 +144,39 @@ def test_exceptions_of_the_block(options, status, events):
     assert span.end_time is not None
 
 
+class Mute(Exception):
+    """It cannot be told."""
+
+    def __str__(self):
+        raise LookupError("no words")
+
+
+@pytest.mark.parametrize("how", ["block", "function", "coroutine"])
+def test_an_exception_that_cannot_be_told_stays_itself(how):
+    """What its `__str__` raises never replaces it: telemetry does not change what the program sees."""
+    scope = provider().get_tracer("t").start_as_current_span("work")
+    error = Mute()
+
+    def fail():
+        raise error
+
+    async def fail_later():
+        raise error
+
+    def in_a_block():
+        with scope:
+            fail()
+
+    ways = {
+        "block": in_a_block,
+        "function": scope(fail),
+        "coroutine": lambda: asyncio.run(scope(fail_later)()),
+    }
+    with pytest.raises(Mute) as raised:
+        ways[how]()
+    assert raised.value is error
+
+
 def test_stopping_is_no_error():
     """KeyboardInterrupt and cancellation end the span without a status, as upstream does."""
     with (
