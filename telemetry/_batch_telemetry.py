@@ -36,7 +36,6 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from telemetry import _context, _diagnostics, _sdk, _values
 from telemetry._batch_types import FAILURE, RESUMED, TIMEOUT, Outcome, Report
 from telemetry._logging import get_logger
-from telemetry._recorder import Recorder
 from telemetry._records import EVENT_NAME
 from telemetry.attributes import (
     BATCH_COST,
@@ -141,13 +140,11 @@ class Observer:
             "How long runs take.",
             explicit_bucket_boundaries_advisory=RUN_BUCKETS_S,
         )
-        self._item_duration = Recorder(
-            meter.create_histogram(
-                BATCH_ITEM_DURATION,
-                "s",
-                "How long items take, with all attempts.",
-                explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
-            )
+        self._item_duration = meter.create_histogram(
+            BATCH_ITEM_DURATION,
+            "s",
+            "How long items take, with all attempts.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
         )
         self._items = meter.create_counter(BATCH_ITEMS, "{item}", "Items by outcome.")
         self._active = meter.create_up_down_counter(

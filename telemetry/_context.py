@@ -19,7 +19,6 @@ import functools
 import inspect
 import re
 import threading
-import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -45,6 +44,8 @@ ENTRY: Final = "_otelier_entry"
 KEYS: Final = 32
 """At most so many keys in one scope: they are repeated on every span and record."""
 
+_NO_VERSION: Final = ~(0xF000 << 64 | 0xC000 << 48)
+_VERSION_4: Final = 0x4000 << 64 | 0x8000 << 48
 _SAFE = re.compile(r"[\x21-\x7e]{1,128}")
 _EMPTY: Final[dict[str, Value]] = {}
 _scope: ContextVar[dict[str, Value]] = ContextVar("otelier_scope", default=_EMPTY)
@@ -75,7 +76,9 @@ def carry(keywords: tuple[str, ...]) -> None:
 
 def new_correlation_id() -> str:
     """A new random correlation id."""
-    return str(uuid.UUID(int=_random.bits(128), version=4))
+    number = _random.bits(128) & _NO_VERSION | _VERSION_4
+    text = f"{number:032x}"  # what `str(uuid.UUID(int=number))` gives, in a third of the time
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def bind_context(**ids: object) -> None:
@@ -331,7 +334,7 @@ def carried() -> tuple[str, ...]:
 def effective(context: Context | None = None) -> dict[str, Value]:
     """The ids in force, by attribute name: what arrived by baggage, then what was bound here."""
     own = _scope.get() if _shared.get() is None else bound()
-    if not (get_current() if context is None else context).get(_sdk.BAGGAGE_KEY):
+    if not (_sdk.current_context() if context is None else context).get(_sdk.BAGGAGE_KEY):
         return own
     if all(map(own.__contains__, _carried)):
         return own  # whatever has arrived, what was bound here wins

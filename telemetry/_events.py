@@ -35,7 +35,6 @@ from telemetry import (
     _diagnostics,
     _logging,
     _random,
-    _records,
     _setup,
     _values,
 )
@@ -189,9 +188,8 @@ def emit(
     body = name if body is None else body
     lines = _logging.short_way
     if lines is not None and lines.open():
-        size = _records.OVERHEAD + len(body) + _values.weigh(found)
         logger = lines.logger(scope)
-        lines.send(logger, time.time_ns(), _LEVEL[text], text, body, found, size, name)
+        lines.send(logger, time.time_ns(), _LEVEL[text], text, body, found, name)
         return
     logger = _loggers.get(scope)
     if logger is None:

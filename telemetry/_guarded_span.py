@@ -14,10 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import _Span, logger
+from opentelemetry.sdk.util import BoundedList
 
 from telemetry import _diagnostics, _values
 
-PLAIN: Final = (bool, int, float)
+PLAIN: Final = frozenset((bool, int, float))
+PLAIN_TEXT: Final = 1024
+_INT64: Final = 1 << 63
 
 
 def guard(span: object) -> None:
@@ -27,8 +30,34 @@ def guard(span: object) -> None:
         span.__dict__["_otelier_clocks"] = (time.time_ns(), time.monotonic_ns())
 
 
+class _Later:
+    """
+    A list of a span that is made when it is first asked for: most spans have neither events nor links.
+
+    Args:
+        field: its name among the span's fields.
+        limit: the name of its limit.
+    """
+
+    def __init__(self, field: str, limit: str) -> None:
+        self._field = field
+        self._limit = limit
+
+    def __get__(self, span: Any, owner: object = None) -> Any:
+        if span is None:
+            return self
+        # Threads may ask together: of two lists, all of them get the one that was there first.
+        return span.__dict__.setdefault(
+            self._field,
+            BoundedList(getattr(span._limits, self._limit)),  # noqa: SLF001 - the SDK's field
+        )
+
+
 class GuardedSpan(_Span):
     """A span of the SDK, with methods that never raise."""
+
+    _events: Any = _Later("_events", "max_events")
+    _links: Any = _Later("_links", "max_links")
 
     def end(self, end_time: int | None = None) -> None:
         """End the span, now or at a given time."""
@@ -56,14 +85,37 @@ class GuardedSpan(_Span):
 
     def set_attribute(self, key: Any, value: Any) -> None:
         """Set an attribute to any value."""
-        if type(key) is str and type(value) in PLAIN:
-            super().set_attribute(key, value)
-        else:
-            _call(super().set_attribute, lambda: (_name(key), _values.clean(value)))
+        if type(key) is str and key and self._stamped({key: value}):
+            return
+        _call(super().set_attribute, lambda: (_name(key), _values.clean(value)))
 
     def set_attributes(self, attributes: Any) -> None:
         """Set attributes to any values, as many as a record may have."""
+        if type(attributes) is dict and self._stamped(attributes):
+            return
         _call(super().set_attributes, lambda: (_values.fields(attributes),))
+
+    def _stamped(self, attributes: dict[Any, Any]) -> bool:
+        """Set attributes that are plain, if this span has room and no limit of their length."""
+        held: Any = self._attributes
+        own = getattr(held, "_dict", None)
+        if type(own) is not dict or held.max_value_len is not None or held.dropped:
+            return False
+        for name, value in attributes.items():
+            kind = type(value)
+            if type(name) is not str or not name:
+                return False
+            if kind is str:
+                if len(value) > PLAIN_TEXT or not value.isascii():
+                    return False
+            elif kind not in PLAIN or (kind is int and not -_INT64 <= value < _INT64):
+                return False
+        with self._lock:
+            room = held.maxlen is None or len(own) + len(attributes) <= held.maxlen
+            if not room or self._end_time is not None or held._immutable:  # noqa: SLF001 - as the SDK
+                return False
+            own.update(attributes)
+            return True
 
     def add_event(self, name: Any, attributes: Any = None, timestamp: int | None = None) -> None:
         """Add an event with any attributes."""

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from opentelemetry._logs import LoggerProvider
-from opentelemetry.context import get_current
+from opentelemetry.sdk._logs import LoggerProvider as SdkLoggers
 
-from telemetry import _context, _records, _requests, _sdk, _values
+from telemetry import _context, _loops, _records, _requests, _sdk, _values
 from telemetry._delivery import Courier
 from telemetry._processors import GuardedLogProcessors, LogDelivery, is_important, ours_alone
 from telemetry.attributes import AUDIT_STREAM, CODE_FILE, CODE_FUNCTION, CODE_LINE
@@ -30,7 +30,6 @@ FIELDS: Final = 90
 """A call with more fields goes the long way, which knows what to leave out."""
 KEY: Final = 64
 """A longer name goes the long way too, which cuts it."""
-PER_FIELD: Final = 32
 
 _SPECIAL: Final = frozenset(("exc_info", "stack_info", "stacklevel", "extra", _records.EVENT_NAME))
 _PLAIN: Final = frozenset((float, bool, type(None)))
@@ -49,6 +48,29 @@ _HANDLE: Final = _original("handle")
 _CALL_HANDLERS: Final = _original("callHandlers")
 _MAKE_RECORD: Final = _original("makeRecord")
 _FILTER: Final = _original("filter")
+
+
+class Loggers(SdkLoggers):
+    """The SDK's provider; a logger is found by its name alone: FastAPI asks for one in each request."""
+
+    def get_logger(
+        self,
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Any = None,
+    ) -> Any:
+        """The logger of a scope; the same one each time."""
+        if attributes is not None or self._disabled:
+            return super().get_logger(name, version, schema_url, attributes)
+        known = self.__dict__.setdefault("_otelier_loggers", {})
+        found = known.get((name, version, schema_url))
+        if found is None:
+            found = super().get_logger(name, version, schema_url)
+            if len(known) >= SCOPES:
+                known.clear()
+            known[name, version, schema_url] = found
+        return found
 
 
 class Lines:
@@ -126,7 +148,6 @@ class Lines:
         if name.partition(".")[0] in _records.WATCHED:
             return False
         attributes: dict[str, Any] = {}
-        size = _records.OVERHEAD + len(event)
         named = _context.ATTRIBUTE
         for source in (bound, fields) if bound else (fields,):
             for key, value in source.items():
@@ -140,17 +161,14 @@ class Lines:
                         return False
                     key = named[key]  # noqa: PLW2901 - the attribute, from here on
                 if kind is str:
-                    length = len(value)  # type: ignore[arg-type]  # `kind` says that it is a str
-                    if length > 64 or not value.isascii():  # type: ignore[attr-defined]
+                    if len(value) > 64 or not value.isascii():  # type: ignore[arg-type, attr-defined]  # `kind` says that it is a str
                         value = _values.bounded(value)  # type: ignore[arg-type]  # noqa: PLW2901
-                    size += length
                 elif kind is int:
                     if not -_INT64 <= value < _INT64:  # type: ignore[operator]
                         return False
                 elif kind not in _PLAIN:
                     return False
                 attributes[key] = value
-        size += PER_FIELD * len(attributes)
         frame = sys._getframe(3)  # noqa: SLF001 - as logging does
         code = frame.f_code
         attributes[CODE_FILE] = code.co_filename
@@ -165,7 +183,6 @@ class Lines:
             logging.getLevelName(level),
             event,
             attributes,
-            size,
         )
         return True
 
@@ -196,9 +213,8 @@ class Lines:
             CODE_LINE: place[2],
         }
         body = _values.bounded(body, _values.BODY_TEXT)
-        size = _records.OVERHEAD + len(body) + _values.weigh(attributes)
         out, text = self.logger(logger.name), logging.getLevelName(level)
-        self.send(out, time.time_ns(), level, text, body, attributes, size)
+        self.send(out, time.time_ns(), level, text, body, attributes)
         return True
 
     def _sole_reader(self, logger: logging.Logger) -> bool:
@@ -236,7 +252,6 @@ class Lines:
         text: str,
         body: str,
         attributes: dict[str, Any],
-        size: int,
         event: str | None = None,
     ) -> None:
         """
@@ -249,18 +264,14 @@ class Lines:
             text: stdlib's name of the level.
             body: the message.
             attributes: cleaned; becomes the record's.
-            size: about how many bytes all this is.
             event: the name of the event, for a record that is one.
         """
         if not out._logger_config.is_enabled:  # noqa: SLF001 - what `emit` asks first
             return
-        context = get_current()
+        context = _sdk.current_context()
         ids = _context.effective(context)
         if ids:
-            for name, value in ids.items():
-                if name not in attributes:
-                    attributes[name] = value
-                    size += PER_FIELD + (len(value) if type(value) is str else 16)
+            attributes = {**ids, **attributes}
         span: Any = context.get(_sdk.SPAN_KEY)
         if span is None:
             trace_id = span_id = flags = 0
@@ -283,6 +294,7 @@ class Lines:
             out._instrumentation_scope,  # noqa: SLF001
         )
         out._logger_metrics.emit_log()  # noqa: SLF001
+        size = _records.OVERHEAD + len(body) + _loops.fast_weigh(attributes, _values.weigh)
         important = number >= 17 or AUDIT_STREAM in attributes
         request = _requests.current.get()
         if (

@@ -70,9 +70,8 @@ class OtelHandler(logging.Handler):
         nesting = _records.nesting
         nesting.depth += 1
         try:
-            if _is_below(record.name, _records.NEVER):
-                return
-            if _is_below(record.name, _records.WHILE_EXPORTING) and _sdk.suppressed():
+            root = record.name.partition(".")[0]
+            if root in _records.WATCHED and (root in _records.NEVER or _sdk.suppressed()):
                 return
             if _was_expected():
                 return
@@ -82,15 +81,13 @@ class OtelHandler(logging.Handler):
             lines = self.lines
             if lines is not None and lines.open():
                 attributes, event = _facts(record)
-                body = _records.message(record)
                 lines.send(
                     lines.logger(record.name),
                     int(record.created * 1e9),
                     record.levelno,
                     record.levelname,
-                    body,
+                    _records.message(record),
                     attributes,
-                    _records.OVERHEAD + len(body) + _values.weigh(attributes),
                     event,
                 )
             else:
@@ -147,11 +144,6 @@ def _facts(record: logging.LogRecord) -> tuple[dict[str, Any], str | None]:
 def severity(level: int) -> SeverityNumber:
     """A stdlib level as an OTel severity number, as OpenTelemetry maps it."""
     return _SEVERITY[min(max(level, 0), 53)]
-
-
-def _is_below(name: str, roots: tuple[str, ...]) -> bool:
-    """Whether a logger is one of `roots` or below one; whole dotted parts only."""
-    return name.partition(".")[0] in roots
 
 
 _expected = threading.local()

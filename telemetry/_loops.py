@@ -11,7 +11,14 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-_DULL = re.compile(r"[\w/#-]{0,13}\Z", re.ASCII)
+_DULL = re.compile(
+    r"[\w/#-]{0,13}\Z|(?=[0-9]*[a-fA-F-])(?:(?:[0-9a-fA-F-]{4}){4,6}|[0-9a-fA-F-]{32}|[0-9a-fA-F-]{36}"
+    r"|[0-9a-fA-F-]{40}|[0-9a-fA-F-]{64})\Z",
+    re.ASCII,
+)
+"""Short texts without marks, and ids as programs make them: hexadecimal, with a letter or a dash."""
+NESTED: Final = 8
+"""Maps inside of each other that are looked into."""
 _SCALARS: Final = frozenset((int, float, bool, type(None)))
 
 
@@ -27,6 +34,12 @@ def unsettled(
         clean: texts in which nothing was found.
         dull: whether short texts of letters and digits need no look: not with patterns of one's own.
     """
+    return _unsettled(mapping, actions, clean, dull, NESTED) or None
+
+
+def _unsettled(
+    mapping: dict[str, Any], actions: dict[str, bool], clean: set[str], dull: bool, depth: int
+) -> list[str]:
     found = []
     for name, value in mapping.items():
         action = actions.get(name) if type(name) is str else None
@@ -37,13 +50,18 @@ def unsettled(
             if kind is str:
                 if (dull and _DULL.match(value)) or value in clean:
                     continue
-            elif kind in _SCALARS:
+            elif kind in _SCALARS or (
+                kind is dict
+                and depth > 0
+                and "value" not in value  # it could be {"name": "password", "value": "x"}
+                and not _unsettled(value, actions, clean, dull, depth - 1)
+            ):
                 continue
         found.append(name)
-    return found or None
+    return found
 
 
-def weigh(mapping: dict[str, Any], slow: Callable[[Any], int]) -> int:
+def weigh(mapping: dict[str, Any], slow: Callable[[Any], int], depth: int = NESTED) -> int:
     """About how many bytes the pairs take on the wire; `slow` weighs what is no plain value."""
     size = 8
     for name, value in list(mapping.items()):
@@ -53,9 +71,16 @@ def weigh(mapping: dict[str, Any], slow: Callable[[Any], int]) -> int:
             size += len(value) + 16
         elif kind in _SCALARS:
             size += 20
+        elif kind is dict and depth > 0:
+            size += 8 + weigh(value, slow, depth - 1)
         else:
             size += 8 + slow(value)
     return size
+
+
+def others(mapping: dict[str, Any], names: frozenset[str]) -> dict[str, Any] | None:
+    """The pairs of a mapping whose names are not among `names`, or None."""
+    return {name: value for name, value in mapping.items() if name not in names} or None
 
 
 def load() -> Any:
@@ -74,4 +99,7 @@ fast_unsettled: Final[
 ] = getattr(core, "unsettled", unsettled)
 fast_weigh: Final[Callable[[dict[str, Any], Callable[[Any], int]], int]] = getattr(
     core, "weigh", weigh
+)
+fast_others: Final[Callable[[dict[str, Any], frozenset[str]], dict[str, Any] | None]] = getattr(
+    core, "others", others
 )

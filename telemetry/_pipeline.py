@@ -159,7 +159,7 @@ class Pipeline:
         from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
 
-        from telemetry import _processors, _requests, _tracers  # noqa: PLC0415
+        from telemetry import _lines, _meters, _processors, _requests, _tracers  # noqa: PLC0415
 
         self.meter_provider: Any = None
         self.foreign: list[str] = []
@@ -168,7 +168,7 @@ class Pipeline:
         if isinstance(meters, MeterProvider):
             self._joined("metrics", meters)
         else:
-            self.meter_provider = MeterProvider(
+            self.meter_provider = _meters.Meters(
                 resource=self.resource,
                 exemplar_filter=_processors.FirstMeasurement(self.start_metrics),
                 shutdown_on_exit=False,
@@ -193,7 +193,7 @@ class Pipeline:
         if isinstance(loggers, LoggerProvider):
             self._joined("logs", loggers)
         else:
-            loggers = LoggerProvider(
+            loggers = _lines.Loggers(
                 resource=self.resource,
                 shutdown_on_exit=False,
                 multi_log_record_processor=_processors.GuardedLogProcessors(self.gate),

@@ -40,12 +40,14 @@ from opentelemetry.util.types import Attributes
 
 from telemetry import _attach, _context, _diagnostics, _guarded_span, _requests, _values
 from telemetry._delivery import Courier
+from telemetry._loops import fast_weigh
 from telemetry._redaction_records import Gate
 from telemetry._requests import Ours
 from telemetry._sdk import plain, stamp
 from telemetry.attributes import AUDIT_STREAM
 
 _ERROR_SEVERITY = 17
+_ENTRIES = (SpanKind.SERVER, SpanKind.CONSUMER)
 _OVERHEAD = 200
 _NO_CONTEXT = Context()
 
@@ -96,6 +98,36 @@ class GuardedSpanProcessors(SynchronousMultiSpanProcessor):
         last = self._span_processors[-1]
         alone = isinstance(last, SpanDelivery) and ours_alone(self._span_processors)
         self.delivers = last.ended if alone else None  # type: ignore[attr-defined]  # `alone`
+
+    def begun(self, span: Any, context: Context | None, above: object) -> bool:
+        """
+        Do at once what our processors do at a start, if they are all there are.
+
+        Args:
+            span: a `GuardedSpan`, made just now by `QuickTracer`.
+            context: given for it.
+            above: the span that is current in that context.
+        """
+        last = self._span_processors[-1] if self.delivers is not None else None
+        if last is None or last.redirect is not None:  # type: ignore[attr-defined]  # a SpanDelivery
+            return False
+        try:
+            request = _requests.current.get()
+            if request is not None:
+                request.started(span)
+            _attach.ensure()
+            ids = _context.effective(context)
+            if ids:
+                stamp(span, ids)
+            if span._kind in _ENTRIES:  # noqa: SLF001 - the property takes longer
+                setattr(span, _context.ENTRY, span)
+            else:
+                entry = getattr(above, _context.ENTRY, None)
+                if entry is not None:
+                    setattr(span, _context.ENTRY, entry)
+        except Exception as error:
+            _complain(self, error)
+        return True
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Tell each processor."""
@@ -183,7 +215,7 @@ class SpanIds(SpanProcessor, Ours):
         ids = _context.effective(parent_context)
         if ids:
             stamp(span, ids)
-        if span.kind in (SpanKind.SERVER, SpanKind.CONSUMER):
+        if span.kind in _ENTRIES:
             entry: object = span
         else:
             entry = getattr(get_current_span(parent_context), _context.ENTRY, None)
@@ -235,14 +267,21 @@ class SpanDelivery(SpanProcessor, Ours):
 
     def ended(self, span: ReadableSpan) -> None:
         """Queue a span that is the live one, and not a copy: nothing can change it any more."""
-        context = span.context
-        if context is not None and context.trace_flags & TraceFlags.SAMPLED:
-            self._pass(span, _requests.of_live(span))
+        context: Any = span._context  # noqa: SLF001 - as below
+        if context is None or not context[3] & TraceFlags.SAMPLED:
+            return
+        request = _requests.of_live(span)
+        if request is None:
+            self._deliver(span)
+        else:
+            self._pass(span, request)
 
     def _pass(self, span: ReadableSpan, request: _requests.Request | None) -> None:
-        error = span.status.status_code is StatusCode.ERROR
-        if request is None or not request.takes(self._deliver, span, important=error):
-            self._deliver(span)
+        if request is not None:
+            error = span.status.status_code is StatusCode.ERROR
+            if request.takes(self._deliver, span, important=error):
+                return
+        self._deliver(span)
 
     def _deliver(self, span: ReadableSpan) -> None:
         if self.redirect is not None:
@@ -251,15 +290,19 @@ class SpanDelivery(SpanProcessor, Ours):
             try:
                 # The fields and not the properties: each of those makes a new proxy or copy.
                 held: Any = span
-                size = _OVERHEAD + len(span.name) + _values.weigh(plain(held._attributes))  # noqa: SLF001
-                for event in held._events or ():  # noqa: SLF001
+                own = plain(held._attributes)  # noqa: SLF001
+                size = _OVERHEAD + len(held._name)  # noqa: SLF001
+                size += fast_weigh(own, _values.weigh) if type(own) is dict else _values.weigh(own)
+                fields = held.__dict__  # where lists that nobody has asked for are not
+                for event in fields.get("_events") or ():
                     size += _OVERHEAD + _values.weigh(event.attributes or {})
-                for link in held._links or ():  # noqa: SLF001
+                for link in fields.get("_links") or ():
                     size += _OVERHEAD + _values.weigh(link.attributes or {})
             except Exception:
                 self._courier.lose("conversion_error")
                 return
-            self._courier.put(span, size, important=span.status.status_code is StatusCode.ERROR)
+            failed = held._status.status_code is StatusCode.ERROR  # noqa: SLF001
+            self._courier.put(span, size, important=failed)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Send what waits, within the time."""
@@ -336,15 +379,21 @@ class FirstMeasurement(ExemplarFilter):
         self._inner: ExemplarFilter = kinds.get(name, TraceBasedExemplarFilter)()
         self._begin = begin
         self._pid = 0
+        self.by_trace = type(self._inner) is TraceBasedExemplarFilter
+        """Whether an exemplar is what a sampled span has measured: the default."""
 
     def should_sample(
         self, value: float, time_unix_nano: int, attributes: Attributes, context: Context
     ) -> bool:
         """What the inner filter says."""
+        return self.begun().should_sample(value, time_unix_nano, attributes, context)
+
+    def begun(self) -> ExemplarFilter:
+        """The inner filter, for a measurement that is about to be taken."""
         if self._pid != os.getpid():
             _guarded(self._begin)
             self._pid = os.getpid()
-        return self._inner.should_sample(value, time_unix_nano, attributes, context)
+        return self._inner
 
 
 class Reader(MetricReader):
@@ -378,14 +427,27 @@ class Ids(IdGenerator):
     def __init__(self, source: IdGenerator) -> None:
         self.source = source
 
+    @property
+    def source(self) -> IdGenerator:
+        """The generator that is asked."""
+        return self._source
+
+    @source.setter
+    def source(self, source: IdGenerator) -> None:
+        self._source = source
+        # What `QuickTracer` calls: a span needs an id, and no call more than that.
+        self.span_id = source.generate_span_id
+        self.trace_id = source.generate_trace_id
+        self.random = source.is_trace_id_random()
+
     def generate_span_id(self) -> int:
         """A span id."""
-        return self.source.generate_span_id()
+        return self._source.generate_span_id()
 
     def generate_trace_id(self) -> int:
         """A trace id."""
-        return self.source.generate_trace_id()
+        return self._source.generate_trace_id()
 
     def is_trace_id_random(self) -> bool:
         """As the source says."""
-        return self.source.is_trace_id_random()
+        return self._source.is_trace_id_random()

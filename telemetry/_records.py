@@ -13,7 +13,7 @@ import threading
 from decimal import Decimal
 from typing import Any, Final
 
-from telemetry import _context, _values
+from telemetry import _context, _loops, _values
 from telemetry._values import Value
 
 EVENT_NAME: Final = "otel.event.name"
@@ -88,12 +88,8 @@ def fields(record: logging.LogRecord) -> dict[str, Value]:
     own = record.__dict__
     result: dict[str, Value] = {}
     named, clean = _context.ATTRIBUTE, _values.clean
-    for source in (own, own.get(FIELDS)):
-        if source is None:
-            break
-        for key, value in source.items():
-            if source is own and key in STANDARD:
-                continue
+    for source in (_loops.fast_others(own, STANDARD), own.get(FIELDS)):
+        for key, value in source.items() if source else ():
             if len(result) >= _values.ITEMS - 32:
                 break
             name = named.get(key)

@@ -25,10 +25,12 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, Status
 
-from telemetry import _diagnostics, _redaction
+from telemetry import _diagnostics, _loops, _redaction
 from telemetry._redaction import Policy, Redaction, Redactor
 from telemetry._wire import Line
 
+_pending_spans: Final = getattr(_loops.core, "pending_spans", None)
+_pending_lines: Final = getattr(_loops.core, "pending_lines", None)
 KEPT: Final = 512
 STEP: Final = 64
 STEP_PAUSE_S: Final = 0.0002
@@ -68,11 +70,13 @@ class Gate:
 
     def spans(self, spans: list[Any]) -> list[Any]:
         """Spans as they are sent or written to the spool."""
-        return self._prepared("traces", spans, self._sent["traces"].span)
+        records = self._sent["traces"]
+        return self._prepared("traces", spans, records.span, records.pending(spans, _pending_spans))
 
     def logs(self, logs: list[Any]) -> list[Any]:
         """Log records as they are sent or written to the spool."""
-        return self._prepared("logs", logs, self._sent["logs"].log)
+        records = self._sent["logs"]
+        return self._prepared("logs", logs, records.log, records.pending(logs, _pending_lines))
 
     def metrics(self, data: MetricsData | None) -> MetricsData | None:
         """What any reader of the process gets."""
@@ -83,19 +87,22 @@ class Gate:
         counted = {signal: records.redactor.counted() for signal, records in self._sent.items()}
         return {signal: counts for signal, counts in counted.items() if counts}
 
-    def _prepared(self, signal: str, items: list[Any], redact: Callable[[Any], Any]) -> list[Any]:
-        """Each item redacted, once: a batch that is tried again is the same."""
+    def _prepared(
+        self, signal: str, items: list[Any], redact: Callable[[Any], Any], pending: Sequence[int]
+    ) -> list[Any]:
+        """Each of the pending items redacted, once: a batch that is tried again is the same."""
         last = self._last.get(signal, {})
         now: dict[int, tuple[Any, Any]] = {}
-        prepared = []
-        for index, item in enumerate(items):
-            if index and index % STEP == 0:
+        prepared = items.copy()
+        for done, index in enumerate(pending, 1):
+            if done % STEP == 0:
                 time.sleep(STEP_PAUSE_S)  # let the application's threads have the GIL
+            item = items[index]
             known = last.get(id(item))
             if known is None or known[0] is not item:
                 known = (item, redact(item))
             now[id(item)] = known
-            prepared.append(known[1])
+            prepared[index] = known[1]
         self._last[signal] = now
         return prepared
 
@@ -111,6 +118,28 @@ class Records:
     def __init__(self, redactor: Redactor) -> None:
         self.redactor = redactor
         self._seen: dict[int, tuple[Any, Any]] = {}
+
+    def pending(
+        self, items: list[Any], find: Callable[..., list[int] | None] | None
+    ) -> Sequence[int]:
+        """
+        Which of the items have to be looked at; the others are sent as they are.
+
+        Args:
+            items: all spans, or all log records.
+            find: the compiled loop that tells; None if there is none.
+        """
+        redactor = self.redactor
+        if redactor.off:
+            return ()
+        policy = redactor.policy
+        if find is not None:
+            with contextlib.suppress(
+                Exception
+            ):  # what is odd about an item is found out one by one
+                known = (policy.settled, policy.clean, not policy.has_own, self._seen)
+                return find(tuple(items), *known) or ()
+        return range(len(items))
 
     # --- spans ---
 

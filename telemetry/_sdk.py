@@ -6,17 +6,26 @@ The versions are pinned exactly; when the pin moves, this is the file to check.
 
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry.baggage import _BAGGAGE_KEY as BAGGAGE_KEY
+from opentelemetry.context import (
+    _RUNTIME_CONTEXT,
+    Context,
+    attach,
+    get_current,
+    get_value,
+    set_value,
+)
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS_KEY
-from opentelemetry.context import attach, get_value, set_value
 from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
 __all__ = [
     "BAGGAGE_KEY",
     "SPAN_KEY",
     "SUPPRESS_KEY",
+    "current_context",
     "forget_readers",
     "has_exporters",
     "has_observables",
@@ -26,6 +35,13 @@ __all__ = [
     "suppress",
     "suppressed",
 ]
+
+
+_variable: Any = getattr(_RUNTIME_CONTEXT, "_current_context", None)
+current_context: Callable[[], Context] = (
+    _variable.get if isinstance(_variable, ContextVar) else get_current
+)
+"""`opentelemetry.context.get_current`, without the two calls around the variable."""
 
 
 def suppress() -> None:

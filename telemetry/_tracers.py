@@ -8,7 +8,8 @@ fails leaves the block as it is, where upstream's would put another in its place
 
 `start_span`: under the default sampler, and below a parent that is sampled, the answer is known; and
 attributes that are plain need no cleaning. Then the span gets the fields that the SDK would give it
-(tests/telemetry/test_tracers.py compares all of them). Every other case is the SDK's.
+(tests/telemetry/test_tracers.py compares all of them; the lists of events and links are made when
+somebody asks for them). Every other case is the SDK's.
 """
 
 import functools
@@ -23,7 +24,6 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context, attach, detach, set_value
 from opentelemetry.sdk.trace import SpanLimits, Tracer, TracerProvider
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
-from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import (
     Link,
     Span,
@@ -35,11 +35,13 @@ from opentelemetry.trace import (
     get_current_span,
 )
 from opentelemetry.trace.propagation import _SPAN_KEY
+from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 from opentelemetry.util.types import Attributes
 
 from telemetry import _values
 from telemetry._guarded_span import GuardedSpan
-from telemetry._processors import GuardedSpanProcessors
+from telemetry._processors import GuardedSpanProcessors, Ids
+from telemetry._sdk import current_context
 
 TRACERS: Final = 2000
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -96,24 +98,27 @@ class QuickTracer(Tracer):
         set_status_on_exception: bool = True,
     ) -> Span:
         """Start a span."""
-        processors = self.span_processor
+        processors, ids = self.span_processor, self.id_generator
         if (
             self.sampler is DEFAULT_ON
             and not links
             and self._tracer_config.is_enabled
             and type(processors) is GuardedSpanProcessors
         ):
-            parent = get_current_span(context).get_span_context()
+            above: Any = (current_context() if context is None else context).get(_SPAN_KEY)
+            if type(above) is not GuardedSpan:
+                above = get_current_span(context)
+            parent = above.get_span_context()
             held = _held(attributes, self._span_limits)
             if held is not None and type(parent) is SpanContext:
                 if not parent.is_valid:
                     return self._started(
                         (name, kind, record_exception, set_status_on_exception),
                         None,
-                        self.id_generator.generate_trace_id(),
-                        self.id_generator.is_trace_id_random(),
+                        ids.trace_id() if type(ids) is Ids else ids.generate_trace_id(),
+                        ids.random if type(ids) is Ids else ids.is_trace_id_random(),
                         held,
-                        (processors, start_time, context),
+                        (processors, start_time, context, above),
                     )
                 flags = parent.trace_flags
                 if flags & TraceFlags.SAMPLED:
@@ -123,7 +128,7 @@ class QuickTracer(Tracer):
                         parent.trace_id,
                         bool(flags & TraceFlags.RANDOM_TRACE_ID),
                         held,
-                        (processors, start_time, context),
+                        (processors, start_time, context, above),
                     )
         return super().start_span(
             name,
@@ -143,20 +148,25 @@ class QuickTracer(Tracer):
         trace_id: int,
         random_trace_id: bool,
         attributes: BoundedAttributes,
-        begin: tuple[GuardedSpanProcessors, int | None, Context | None],
+        begin: tuple[GuardedSpanProcessors, int | None, Context | None, Any],
     ) -> Span:
-        processors, start_time, context = begin
-        limits = self._span_limits
+        processors, start_time, context, above = begin
+        limits, ids = self._span_limits, self.id_generator
         wall = time.time_ns()
         span: Any = object.__new__(GuardedSpan)
         span.__dict__ = {
             "_name": said[0],
-            "_context": SpanContext(
-                trace_id,
-                self.id_generator.generate_span_id(),
-                False,
-                _RANDOM if random_trace_id else _SAMPLED,
-                None if parent is None else parent.trace_state,
+            # As its constructor would; what our generator makes is valid.
+            "_context": (tuple.__new__ if type(ids) is Ids else _checked)(
+                SpanContext,
+                (
+                    trace_id,
+                    ids.span_id() if type(ids) is Ids else ids.generate_span_id(),
+                    False,
+                    _RANDOM if random_trace_id else _SAMPLED,
+                    DEFAULT_TRACE_STATE if parent is None else parent[4],
+                    True,
+                ),
             ),
             "_kind": said[1],
             "_instrumentation_info": self.instrumentation_info,
@@ -165,8 +175,6 @@ class QuickTracer(Tracer):
             "_start_time": wall if start_time is None else start_time,
             "_end_time": None,
             "_attributes": attributes,
-            "_events": BoundedList(limits.max_events),
-            "_links": BoundedList(limits.max_links),
             "_resource": self.resource,
             "_status": _UNSET,
             "_sampler": self.sampler,
@@ -181,7 +189,8 @@ class QuickTracer(Tracer):
             ),
             "_otelier_clocks": (wall, time.monotonic_ns()),
         }
-        processors.on_start(span, context)
+        if not processors.begun(span, context, above):
+            processors.on_start(span, context)
         return span  # type: ignore[no-any-return]  # made without its constructor
 
     def start_as_current_span(  # type: ignore[override]  # noqa: PLR0917 - the SDK's signature
@@ -204,6 +213,11 @@ class QuickTracer(Tracer):
             set_status_on_exception,
             end_on_exit,
         )
+
+
+def _checked(_: type[SpanContext], parts: tuple[Any, ...]) -> SpanContext:
+    """A span context by its constructor, which sees whether foreign ids are valid."""
+    return SpanContext(*parts[:5])
 
 
 def _held(attributes: Any, limits: SpanLimits) -> BoundedAttributes | None:

@@ -3,8 +3,9 @@ Spans and log records as OTLP protobuf, written directly.
 
 OpenTelemetry's encoder builds a Python object for each attribute and each value and lets protobuf
 walk them; that costs more than all the rest of a record's way. Here a record becomes bytes in one
-pass. What repeats is made once: the beginning of each attribute by its name, whole attributes whose
-text is short (`currency=EUR`), resources and scopes. The tables cannot grow; a full one is emptied.
+pass, natively where there was a compiler (`_core.c`), else in Python, where what repeats is made
+once: the beginning of each attribute by its name, whole attributes whose text is short
+(`currency=EUR`), resources and scopes. The tables cannot grow; a full one is emptied.
 
 The bytes parse to the same message as upstream's (tests/telemetry/test_wire.py), with two
 differences: a lone surrogate becomes U+FFFD and an integer beyond 64 bits becomes text, where
@@ -136,7 +137,7 @@ class Wire:
     Encodes records.
 
     Args:
-        core: the compiled loop over attributes; None for the one here.
+        core: the compiled loops over records and attributes; None for those here.
     """
 
     def __init__(self, core: Any = _loops.core) -> None:
@@ -149,6 +150,10 @@ class Wire:
 
     def spans(self, spans: Iterable[ReadableSpan]) -> bytes:
         """An ExportTraceServiceRequest."""
+        if self._core is not None:
+            return self._joined(
+                self._core.spans(tuple(spans), _slow, utf8, self._details, self._span)
+            )
         groups: dict[tuple[int, int], list[bytes]] = {}
         heads: dict[tuple[int, int], tuple[Any, Any]] = {}
         for span in spans:
@@ -164,6 +169,11 @@ class Wire:
 
     def logs(self, records: Iterable[ReadableLogRecord | Line]) -> bytes:
         """An ExportLogsServiceRequest."""
+        if self._core is not None:
+            lines = tuple(
+                record if type(record) is tuple else _long_line(record) for record in records
+            )
+            return self._joined(self._core.lines(lines, _slow, any_value, utf8))
         groups: dict[tuple[int, int], list[bytes]] = {}
         heads: dict[tuple[int, int], tuple[Any, Any]] = {}
         for record in records:
@@ -180,6 +190,16 @@ class Wire:
                 heads[key] = (resource, scope)
             encoded = self._log(line, dropped)
             group += (b"\x12", varint(len(encoded)), encoded)
+        return self._request(groups, heads)
+
+    def _joined(self, found: list[tuple[Any, Any, bytes]]) -> bytes:
+        """A request of what the compiled loops have encoded by resource and scope."""
+        groups: dict[tuple[int, int], list[bytes]] = {}
+        heads: dict[tuple[int, int], tuple[Any, Any]] = {}
+        for resource, scope, encoded in found:
+            key = (id(resource), id(scope))
+            heads[key] = (resource, scope)
+            groups.setdefault(key, []).append(encoded)
         return self._request(groups, heads)
 
     def _request(
@@ -275,22 +295,26 @@ class Wire:
             self._attributes(parts, b"\x4a", getattr(attributes, "_dict", attributes))
         if dropped := getattr(attributes, "dropped", 0):
             parts += (b"\x50", varint(dropped))
-        if events := span._events:  # noqa: SLF001
-            for event in events:
-                parts.append(_sized(b"\x5a", self._event(event)))
-        if dropped := getattr(events, "dropped", 0):
-            parts += (b"\x60", varint(dropped))
-        if links := span._links:  # noqa: SLF001
-            for link in links:
-                parts.append(_sized(b"\x6a", self._link(link)))
-        if dropped := getattr(links, "dropped", 0):
-            parts += (b"\x70", varint(dropped))
+        parts.append(self._details(span))
         if status is not None:
             content = _sized(b"\x12", utf8(status.description)) if status.description else b""
             if status.status_code.value:
                 content += b"\x18" + _VARINTS[status.status_code.value]
             parts.append(_sized(b"\x7a", content))
         parts.append(b"\x85" + _fixed32(b"\x01", flags))
+        return b"".join(parts)
+
+    def _details(self, span: Any) -> bytes:
+        """The events and links of a span."""
+        parts: list[bytes] = []
+        if events := span._events:  # noqa: SLF001
+            parts += [_sized(b"\x5a", self._event(event)) for event in events]
+        if dropped := getattr(events, "dropped", 0):
+            parts += (b"\x60", varint(dropped))
+        if links := span._links:  # noqa: SLF001
+            parts += [_sized(b"\x6a", self._link(link)) for link in links]
+        if dropped := getattr(links, "dropped", 0):
+            parts += (b"\x70", varint(dropped))
         return b"".join(parts)
 
     def _event(self, event: Any) -> bytes:
@@ -393,6 +417,13 @@ def _line(readable: Any) -> tuple[Line, int]:
         readable.resource,
         readable.instrumentation_scope,
     ), readable.dropped_attributes
+
+
+def _long_line(readable: Any) -> tuple[Any, ...]:
+    """As `_line`, with the count as a 13th part if there is one."""
+    line, dropped = _line(readable)
+    line = (*line[:5], dict(line[5]), *line[6:]) if type(line[5]) is not dict else line
+    return (*line, dropped) if dropped else line
 
 
 def _resource(resource: Resource | None) -> bytes:

@@ -25,7 +25,6 @@ from opentelemetry import metrics
 
 from telemetry import _setup, _values
 from telemetry import attributes as names
-from telemetry._recorder import Recorder
 
 ROLES: Final = 64
 LABELS: Final = 32
@@ -137,12 +136,6 @@ class Numbers:
             window.seconds += seconds
             window.samples.append(seconds)
 
-    def next_sequence(self) -> int:
-        """The number of the next audit record."""
-        with self.ledger.lock:
-            self.sequence += 1
-            return self.sequence
-
 
 class Window:
     """
@@ -218,7 +211,7 @@ def name(given: object, fallback: str = OTHER) -> str:
 
 
 @functools.cache
-def instruments() -> tuple[Recorder, Recorder]:
+def instruments() -> tuple[metrics.Histogram, metrics.Histogram]:
     """Durations and waits of orders; the counters are registered on the way."""
     meter = metrics.get_meter("telemetry")
     for metric, (label, unit, description) in _METRICS.items():
@@ -229,21 +222,17 @@ def instruments() -> tuple[Recorder, Recorder]:
         names.ORDER_ACTIVE, [_active], unit="{order}", description="Orders being processed."
     )
     return (
-        Recorder(
-            meter.create_histogram(
-                names.ORDER_PROCESS_DURATION,
-                unit="s",
-                description="How long orders took.",
-                explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S,
-            )
+        meter.create_histogram(
+            names.ORDER_PROCESS_DURATION,
+            unit="s",
+            description="How long orders took.",
+            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S,
         ),
-        Recorder(
-            meter.create_histogram(
-                names.ORDER_WAIT_DURATION,
-                unit="s",
-                description="How long messages waited for a worker.",
-                explicit_bucket_boundaries_advisory=names.WAIT_BUCKETS_S,
-            )
+        meter.create_histogram(
+            names.ORDER_WAIT_DURATION,
+            unit="s",
+            description="How long messages waited for a worker.",
+            explicit_bucket_boundaries_advisory=names.WAIT_BUCKETS_S,
         ),
     )
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context, detach, get_current
+from opentelemetry.context import Context, detach
 
 from telemetry import _context, _diagnostics, _events, _records, _sdk, _spans, _values
 from telemetry import _worker_headers as travelling
@@ -202,7 +202,7 @@ class Order:
         core = self._core
         found = core.here()
         self._pid, self._begun = found.pid, time.perf_counter()
-        context, links, kind = get_current(), None, _INTERNAL
+        context, links, kind = _sdk.current_context(), None, _INTERNAL
         if self._headers is not None:
             kind = _CONSUMER
             context, links = self._arrive(self._headers, context)
@@ -287,17 +287,22 @@ class Order:
         problem, error_type, outcome = self._judge(error)
         if error_type is not None:
             error_type = found.ledger.label("error_type", _values.text(error_type))
-        self._record(found, outcome, error_type, seconds)
+        sequence = self._record(found, outcome, error_type, seconds)
         facts = self._told(outcome, error_type, seconds)
         try:
-            self._emit(found, problem, outcome, facts)
+            self._emit(found, problem, outcome, facts, sequence)
         finally:
             self._span.end()
 
     def _emit(
-        self, found: numbers.Numbers, problem: object, outcome: str, facts: dict[str, Value]
+        self,
+        found: numbers.Numbers,
+        problem: object,
+        outcome: str,
+        facts: dict[str, Value],
+        sequence: int,
     ) -> None:
-        """The end of the order, on its span and as records."""
+        """The end of the order, on its span and as records; `sequence` numbers the audit record."""
         core = self._core
         _sdk.stamp(self._span, facts)
         event = core.role.event
@@ -309,7 +314,7 @@ class Order:
             event = names.ORDER_INTERRUPTED
         whole: dict[str, Any] = {**self._facts, **facts}
         whole[names.ORDER_WORKER_INSTANCE] = found.instance
-        whole[names.ORDER_SEQUENCE] = found.next_sequence()
+        whole[names.ORDER_SEQUENCE] = sequence
         _events.account(event, whole, scope=core.name)
 
     def _judge(self, error: BaseException | None) -> tuple[object, str | None, str]:
@@ -321,12 +326,14 @@ class Order:
 
     def _record(
         self, found: numbers.Numbers, outcome: str, error_type: str | None, seconds: float
-    ) -> None:
-        """Count the order, for the statistics and for the metrics."""
+    ) -> int:
+        """Count the order, for the statistics and for the metrics; the number of its audit record."""
         core, ledger = self._core, found.ledger
         role = core.role
         with ledger.lock:
             ledger.active -= 1
+            found.sequence += 1
+            sequence = found.sequence
             found.ended(outcome, seconds)
             ledger.add(names.ORDER_PROCESS_OUTCOMES, outcome)
             if outcome == _SUCCESS:
@@ -340,6 +347,7 @@ class Order:
         durations.record(seconds, labels)
         if self._wait is not None:
             waits.record(self._wait, ledger.labels)
+        return sequence
 
     def _told(self, outcome: str, error_type: str | None, seconds: float) -> dict[str, Value]:
         """What the end of the order adds to the span and to the records."""

@@ -14,6 +14,7 @@ it works whether or not the application has called `configure()`.
 The providers of a process can be set once, so captures share them: one at a time.
 """
 
+import bisect
 import contextlib
 import itertools
 import logging
@@ -62,6 +63,7 @@ class Capture(SpanProcessor):
         self._reader = reader
         self._varying = varying
         self._clock = itertools.count(1)
+        self._lock = threading.Lock()
         self._starts: dict[int, int] = {}
         self._metrics: list[dict[str, Any]] | None = None
 
@@ -113,8 +115,8 @@ class Capture(SpanProcessor):
                 for link in span.links
             ]
         recorded["end"] = next(self._clock)
-        self.spans.append(recorded)
-        self.spans.sort(key=lambda span: span["start"])
+        with self._lock:
+            bisect.insort(self.spans, recorded, key=lambda span: span["start"])
 
     def on_log(self, readable: ReadableLogRecord) -> None:
         """Record a log record."""

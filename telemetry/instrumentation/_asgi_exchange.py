@@ -10,15 +10,15 @@ the exception known. End: the scope is left, whatever happened.
 The record's place in the code is the endpoint that handled the request.
 """
 
-import contextlib
 import logging
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
+from contextvars import Token
 from typing import Any, Final
 
 from opentelemetry import baggage, trace
 from opentelemetry._logs import SeverityNumber
-from opentelemetry.context import attach, detach
+from opentelemetry.context import Context, attach, detach
 
 from telemetry import _attach, _context, _events, _logging, _requests, _sdk, _values
 from telemetry._requests import HELD, PASS, SILENT, Request
@@ -203,16 +203,19 @@ class Exchange:
         finally:
             if self._otel_token is not None:
                 detach(self._otel_token)
-            with contextlib.suppress(ValueError):  # closed from another context, which ends too
+            try:
                 _requests.current.reset(self._token)
                 _context.end_request(self._scope_tokens)
+            except ValueError:
+                pass  # closed from another context, which ends too
 
     def _tell(self, error: Exception) -> None:
         """Record the exception in full, unless that has been done."""
         if self.request.told or self.request.gate == SILENT:
             return
         kind = "websocket connection" if self.websocket else "request"
-        with self._in_trace():
+        token = self._enter_trace()
+        try:
             _events.tell_once(
                 HTTP_EXCEPTION,
                 error,
@@ -221,6 +224,9 @@ class Exchange:
                 body=f"unhandled exception in a {kind}",
                 severity=SeverityNumber.ERROR,
             )
+        finally:
+            if token is not None:
+                detach(token)
         self.request.told = True
 
     def _record(self) -> None:
@@ -251,8 +257,12 @@ class Exchange:
             self.status = fields[HTTP_STATUS] = 500  # what the server, or the framework, will say
         if failed:
             fields[ERROR_TYPE] = request.error_type or str(self.status)
-        with self._in_trace():
+        token = self._enter_trace()
+        try:
             self._log(level, fields)
+        finally:
+            if token is not None:
+                detach(token)
 
     def _outcome(self, *, failed: bool) -> str:
         if failed:
@@ -315,18 +325,12 @@ class Exchange:
         record.__dict__.update(fields)
         _access.handle(record)
 
-    @contextlib.contextmanager
-    def _in_trace(self) -> Iterator[None]:
-        """The server span as the current one, for records after it has ended."""
+    def _enter_trace(self) -> Token[Context] | None:
+        """Make the server span the current one, for records after it has ended, unless it is."""
         entry = self.request.entry
-        if entry is None or entry is trace.get_current_span():
-            yield
-            return
-        token = attach(trace.set_span_in_context(entry))
-        try:
-            yield
-        finally:
-            detach(token)
+        if entry is None or entry is _sdk.current_context().get(_sdk.SPAN_KEY):
+            return None
+        return attach(trace.set_span_in_context(entry))
 
 
 def _entry(outer: Request | None) -> Any:

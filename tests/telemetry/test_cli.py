@@ -115,8 +115,8 @@ def test_doctor_looks_at_a_real_process(receiver):
     }
     assert process["providers"] == {
         "traces": "telemetry._tracers.Tracers",
-        "metrics": "opentelemetry.sdk.metrics._internal.MeterProvider",
-        "logs": "opentelemetry.sdk._logs._internal.LoggerProvider",
+        "metrics": "telemetry._meters.Meters",
+        "logs": "telemetry._lines.Loggers",
     }
     assert (process["joined"], process["threads"]) == ([], ["otelier-logs"])
     assert process["report"]["logs"] == {

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from telemetry import _loops
 
-texts = st.text(max_size=20) | st.sampled_from(["a", "ORDER-12345", "x@y.example", "\ud800"])
+ids = st.text("0123456789abcdefABCDEF-", min_size=12, max_size=66)
+texts = st.text(max_size=20) | ids | st.sampled_from(["a", "ORDER-12345", "x@y.example", "\ud800"])
 values = st.one_of(
     texts,
     st.integers(),
@@ -15,6 +16,8 @@ values = st.one_of(
     st.none(),
     st.binary(max_size=4),
     st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["a", "order.id", "value", "password"]), texts | st.integers()),
+    st.just({"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": 1}}}}}}}}}}),
 )
 names = st.sampled_from(["order.id", "n", "größe", "password"]) | st.text(max_size=8)
 mappings = st.dictionaries(names, values, max_size=8)
@@ -51,6 +54,15 @@ def test_weights(mapping):
     assert seen[0] == seen[1]
 
 
+@needs_core
+@settings(deadline=None)
+@given(mappings, st.frozensets(names))
+def test_the_others(mapping, known):
+    """The same pairs in the same order."""
+    assert _loops.core.others(mapping, known) == _loops.others(mapping, known)
+    assert list(_loops.core.others(mapping, known) or ()) == [n for n in mapping if n not in known]
+
+
 def test_what_is_known_needs_no_look():
     """Each way to be settled, and each way not to be."""
     actions = {"skip": True, "scan": False}
@@ -58,7 +70,19 @@ def test_what_is_known_needs_no_look():
     assert _loops.fast_unsettled(settled, actions, set(), True) is None
     assert _loops.fast_unsettled({"scan": 1.5}, actions, set(), False) is None
     assert _loops.fast_unsettled({"scan": "seen"}, actions, {"seen"}, False) is None
-    for open_value in ("x@y.example", "ORDER-123456789", "a=b", ["a"], b"a", "\ud800"):
+    assert _loops.fast_unsettled({"scan": "0af7651916cd43dd"}, actions, set(), True) is None
+    assert _loops.fast_unsettled({"scan": {"scan": 1, "skip": "x"}}, actions, set(), True) is None
+    nested = ({"scan": "x@y.example"}, {"scan": "a", "value": 1}, {"new": 1})
+    for open_value in (
+        *nested,
+        "4111111111111111",
+        "x@y.example",
+        "ORDER-123456789",
+        "a=b",
+        ["a"],
+        b"a",
+        "\ud800",
+    ):
         assert _loops.fast_unsettled({"scan": open_value}, actions, set(), True) == ["scan"]
     assert _loops.fast_unsettled({"scan": "ORDER-12345"}, actions, set(), False) == ["scan"]
     assert _loops.fast_unsettled({"new": 1, "skip": 2}, actions, set(), True) == ["new"]
@@ -76,15 +100,31 @@ def test_a_wrong_call_is_an_error(bad):
         _loops.core.unsettled(bad, {}, set(), True)
     with pytest.raises(TypeError):
         _loops.core.unsettled({}, {}, bad, True)
+    with pytest.raises(TypeError):
+        _loops.core.others(bad, frozenset())
+    with pytest.raises(TypeError):
+        _loops.core.others({}, bad)
+    with pytest.raises(TypeError):
+        _loops.core.lines((bad,), len, len, len)
+    with pytest.raises(TypeError):
+        _loops.core.lines(bad, len, len, len)
+    with pytest.raises((TypeError, AttributeError)):
+        _loops.core.spans((bad,), len, len, len, len)
+    with pytest.raises(TypeError):
+        _loops.core.pending_lines(bad, {}, set(), True, {})
+    with pytest.raises(TypeError):
+        _loops.core.pending_spans((), {}, bad, True, {})
+    assert _loops.core.pending_spans((bad,), {}, set(), True, {}) == [0]
+    assert _loops.core.pending_lines((bad,), {}, set(), True, {}) == [0]
 
 
 @needs_core
 def test_a_pair_must_be_bytes():
     """What the callback gives is checked; None leaves the pair out."""
-    assert _loops.core.attributes({"a": []}, 1, lambda *_: None) == b""
-    assert _loops.core.attributes({"a": []}, 1, lambda *_: b"xy") == b"\x01\x02xy"
+    assert _loops.core.attributes({"a": {1}}, 1, lambda *_: None) == b""
+    assert _loops.core.attributes({"a": {1}}, 1, lambda *_: b"xy") == b"\x01\x02xy"
     with pytest.raises(TypeError):
-        _loops.core.attributes({"a": []}, 1, lambda *_: "text")
+        _loops.core.attributes({"a": {1}}, 1, lambda *_: "text")
 
 
 @needs_core
@@ -95,6 +135,6 @@ def test_an_error_in_a_callback_comes_through():
         raise LookupError("no")
 
     with pytest.raises(LookupError):
-        _loops.core.attributes({"a": []}, 1, fail)
+        _loops.core.attributes({"a": {1}}, 1, fail)
     with pytest.raises(LookupError):
         _loops.core.weigh({"a": []}, fail)

@@ -50,7 +50,8 @@ def facts(span):
     held = vars(fields.pop("_attributes"))
     fields["attributes"] = {**held, "_lock": type(held["_lock"])}
     for name in ("_events", "_links"):
-        kept = fields.pop(name)
+        fields.pop(name, None)
+        kept = getattr(span, name)  # made when it is asked for
         fields[name] = (list(kept), kept.dropped, kept._dq.maxlen)
     limits = fields.pop("_limits")
     fields["limits"] = vars(limits)

@@ -1,4 +1,4 @@
-"""The short way into a histogram: the same points as the SDK's own way gives (O7, L9)."""
+"""The short way of measurements: the same points as the SDK's own way gives (O7, L9)."""
 
 import math
 
@@ -9,7 +9,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.trace import TracerProvider
 
-from telemetry._recorder import KEPT, Recorder
+from telemetry._meters import KEPT, quickened
 
 BOUNDS = [0.01, 0.1, 1.0]
 LABELS = [
@@ -22,7 +22,7 @@ VALUES = [0.005, 0.01, 0.05, 0.5, 7.0, 0.0]
 
 
 def made(temporality=AggregationTemporality.CUMULATIVE, views=(), readers=1):
-    """A provider of its own with a plain histogram and a recorder of another, and its readers."""
+    """A provider of its own with a plain histogram and a quick one, and its readers."""
     found = [
         InMemoryMetricReader(preferred_temporality={Histogram: temporality}) for _ in range(readers)
     ]
@@ -32,7 +32,7 @@ def made(temporality=AggregationTemporality.CUMULATIVE, views=(), readers=1):
         meter.create_histogram(name, explicit_bucket_boundaries_advisory=BOUNDS)
         for name in ("plain", "quick")
     )
-    return provider, plain, Recorder(quick), found
+    return provider, plain, quickened(quick), found
 
 
 def points(reader):
@@ -164,35 +164,80 @@ def test_more_label_sets_than_are_remembered():
 
 
 def test_a_histogram_of_somebody_else():
-    """What is not the SDK's gets the ordinary call."""
-    seen = []
-
-    class Own(metrics.NoOpHistogram):
-        def record(self, amount, attributes=None, context=None):
-            seen.append((amount, attributes, context))
-
-    Recorder(Own("own")).record(0.5, LABELS[0])
-    assert seen == [(0.5, LABELS[0], None)]
+    """What is not the SDK's stays as it is."""
+    own = metrics.NoOpHistogram("own")
+    assert quickened(own) is own
+    assert "record" not in vars(own)
 
 
-def test_a_meter_that_was_made_before_the_provider(run):
-    """Instruments of a module that is imported before configure() measure from then on."""
+def test_counters_too():
+    """Sums of counters, up and down, with whole numbers and fractions; exemplars by chance."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    meter = provider.get_meter("test")
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    for kind, amounts in (("counter", (1, 2.5, 0)), ("up_down_counter", (1, -2.5, 7))):
+        plain = getattr(meter, f"create_{kind}")(f"plain.{kind}")
+        quick = quickened(getattr(meter, f"create_{kind}")(f"quick.{kind}"))
+        for labels in (None, {"code": 200, "host": "a"}, {"code": 200.0, "host": "a"}):
+            for _ in range(20):
+                for amount in amounts:
+                    with tracer.start_as_current_span("within"):
+                        plain.add(amount, labels)
+                        quick.add(amount, labels)
+    for _ in range(2):
+        seen = points(reader)
+        for kind in ("counter", "up_down_counter"):
+            kept = [len(point.pop("exemplars")) for point in seen[f"quick.{kind}"]]
+            assert kept == [len(point.pop("exemplars")) for point in seen[f"plain.{kind}"]]
+            assert seen[f"quick.{kind}"] == seen[f"plain.{kind}"]
+    provider.shutdown()
+
+
+def test_a_counter_takes_no_negative_amount():
+    """Nor one that is no number; an up-down counter takes what is finite."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    meter = provider.get_meter("test")
+    up, both = (
+        quickened(meter.create_counter("up")),
+        quickened(meter.create_up_down_counter("both")),
+    )
+    for amount in (1, 1, -1, math.nan, math.inf, -math.inf, 1):
+        up.add(amount)
+        both.add(amount)
+    seen = points(reader)
+    assert [point["value"] for name in ("up", "both") for point in seen[name]] == [3, 2]
+    provider.shutdown()
+
+
+def test_a_reader_that_comes_later_gets_what_comes_later():
+    """What is remembered is forgotten when the readers change."""
+    first, second = InMemoryMetricReader(), InMemoryMetricReader()
+    provider = MeterProvider([first], shutdown_on_exit=False)
+    counter = quickened(provider.get_meter("test").create_counter("n"))
+    counter.add(1, {"a": "b"})
+    counter.add(1, {"a": "b"})
+    provider.add_metric_reader(second)
+    counter.add(1, {"a": "b"})
+    counter.add(1, {"a": "b"})
+    assert [points(reader)["n"][0]["value"] for reader in (first, second)] == [4, 2]
+    provider.shutdown()
+
+
+def test_the_instruments_of_our_provider_have_it(run):
+    """Also those of a module that is imported before configure(), and of other libraries."""
     done = run(
         """
+        import telemetry
         from opentelemetry import metrics
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-        from telemetry._recorder import Recorder
+        from telemetry._meters import Measure
 
-        early = Recorder(metrics.get_meter("early").create_histogram("h"))
-        early.record(0.5, {"a": "b"})  # nobody listens yet
-        reader = InMemoryMetricReader()
-        metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False))
-        for _ in range(3):
-            early.record(0.5, {"a": "b"})
-        data = reader.get_metrics_data()
-        points = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
-        print([(dict(point.attributes), point.count) for point in points])
+        early = metrics.get_meter("early").create_histogram("h")
+        telemetry.configure(log_format="none")
+        counter = metrics.get_meter("late").create_counter("c")
+        print(type(early._real_instrument.record) is Measure, type(counter.add) is Measure)
+        print(metrics.get_meter("late").create_counter("c") is counter)
         """
     )
-    assert done.stdout == "[({'a': 'b'}, 3)]\n"
+    assert done.stdout == "True True\nTrue\n"
