@@ -42,8 +42,9 @@ WAITING_BYTES: Final = 128 << 20
 """Requests that may wait for the thread; more is refused for now."""
 REFUSE_FROM: Final = 0.90
 ACCEPT_BELOW: Final = 0.75
-HOLD_S: Final = 10.0
-"""Once it refuses, it refuses so long at least: senders back off instead of trying each gap."""
+HOLD_S: Final = 2.0
+"""Once it refuses, it refuses so long at least: senders back off instead of trying each gap. It is
+short because it is also how long nothing is taken when there is room again."""
 MAX_FLOOR: Final = 1 << 30
 """A disk counts as full with a tenth of it free, or this much when a tenth is more."""
 CROWDED: Final = 4096
@@ -97,7 +98,6 @@ class Wal:
         self._saving = asyncio.Lock()
         self._pending: dict[bytes, asyncio.Future[int]] = {}
         self._waiting_bytes = 0
-        self._full = False
         self._refusing_since: float | None = None
         self._quiet_until = 0.0
         self._open = False
@@ -260,13 +260,13 @@ class Wal:
         fill, what = self._fill(size)
         now = self._clock()
         since = self._refusing_since
-        if since is None and fill < REFUSE_FROM and not self._full:
+        if since is None and fill < REFUSE_FROM:
             return
         if since is None:
             since = self._refusing_since = now
         held = now - since
         if fill < ACCEPT_BELOW and held >= HOLD_S:
-            self._refusing_since, self._full = None, False
+            self._refusing_since = None
             return
         self._refused(what)
         slow = max(self._readers.values(), key=lambda each: each.lag_items, default=None)
@@ -479,12 +479,12 @@ class Wal:
     def _failed(self, group: Sequence[Append], error: Exception) -> None:
         self._count("otelier_wal_write_failed")
         if isinstance(error, OSError) and error.errno in FULL:
-            self._full = True
+            self._refusing_since = self._clock()
         reason = (isinstance(error, OSError) and error.strerror) or f"{error!r}"
         self._report("cannot write to %s: %s; senders must try again", self.folder, reason)
         for each in group:
             if not each.future.done():
                 each.future.set_exception(
-                    Retryable(f"cannot write to the queue in {self.folder}: {reason}", 5.0)
+                    Retryable(f"cannot write to the queue in {self.folder}: {reason}", HOLD_S)
                 )
                 each.future.exception()  # somebody may have stopped waiting

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.client
 import itertools
+import json
 import socket
 import sqlite3
 import threading
@@ -35,6 +36,8 @@ AGAIN = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,  # with RetryInfo, which is looked at
 }
+LATE_S = 1.0
+"""A load with a rate that is behind by more does not make up for it."""
 QUICKLY = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -160,7 +163,8 @@ class Load:
         addresses: "http" and "grpc" -> host:port; read again for each connection.
         clients: the protocol of each client.
         size: records in each request.
-        rate: records a second of all clients; None for as fast as they are answered.
+        rate: records a second of all clients, and not more after a pause; None for as fast as they
+            are answered.
         padding: text in each record.
         patience_s: how long one answer may take.
         mark: what the ids of this load begin with.
@@ -233,8 +237,10 @@ class Load:
                 if self._stop.is_set():
                     return
                 if self.rate:
-                    due = began + turn * self.size * len(self.clients) / self.rate
-                    self._stop.wait(max(0.0, due - time.monotonic()))
+                    wait_s = began + turn * self.size * len(self.clients) / self.rate
+                    wait_s -= time.monotonic()
+                    began -= min(0.0, wait_s + LATE_S)
+                    self._stop.wait(max(0.0, wait_s))
                 signal = SIGNALS[(number + turn) % 3]
                 head = f"{self.mark}-{number}-{turn}"
                 names = [f"{head}-{each}" for each in range(self.size)]
@@ -280,6 +286,13 @@ def in_sqlite(path):
             rows = store.execute(f"SELECT json_extract(document, '$.{key}') FROM {table}")
             found += [each for (each,) in rows]
     return found
+
+
+def in_lines(path):
+    """Every id in a file of documents; each line must be whole, but for one that is being written."""
+    whole, _, _ = path.read_text().rpartition("\n")
+    found = [json.loads(line) for line in whole.splitlines()]
+    return [each.get("message", each.get("name")) for each in found]
 
 
 def verdict(load, found, *, seed=None):

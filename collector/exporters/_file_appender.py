@@ -109,6 +109,12 @@ class Appender:
         """How many bytes it has; only while it is open."""
         return os.fstat(self._fd).st_size
 
+    @property
+    def number(self) -> tuple[int, int]:
+        """Device and inode; only while it is open."""
+        found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino
+
     def open(self) -> int:
         """
         Open or create the file, lock it, and cut a torn end.
@@ -212,21 +218,39 @@ class Appender:
         """Move what stands behind the last whole line or frame aside; how many bytes that was."""
         size = os.fstat(fd).st_size
         keep = whole_frames(fd, size) if self.frames else whole_lines(fd, size)
-        if keep == size:
-            return 0
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        aside = os.open(f"{self.place.name}.torn", flags, MODE, dir_fd=folder)
-        try:
-            for start in range(keep, size, BLOCK):
-                write_all(aside, os.pread(fd, min(BLOCK, size - start), start))
-            if not self.frames:
-                write_all(aside, b"\n")
-            os.fsync(aside)
-        finally:
-            os.close(aside)
-        os.ftruncate(fd, keep)
-        os.fsync(fd)
-        return size - keep
+        return move_aside(fd, folder, self.place.name, keep, line=not self.frames)
+
+
+def move_aside(fd: int, folder: int, name: str, keep: int, *, line: bool) -> int:
+    """
+    Move what stands behind a place in a file to `<name>.torn`.
+
+    Args:
+        fd: of the file.
+        folder: it is in, a descriptor.
+        name: of the file there.
+        keep: the place.
+        line: whether what is moved shall end a line.
+
+    Returns:
+        How many bytes that was.
+    """
+    size = os.fstat(fd).st_size
+    if keep >= size:
+        return 0
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    aside = os.open(f"{name}.torn", flags, MODE, dir_fd=folder)
+    try:
+        for start in range(keep, size, BLOCK):
+            write_all(aside, os.pread(fd, min(BLOCK, size - start), start))
+        if line:
+            write_all(aside, b"\n")
+        os.fsync(aside)
+    finally:
+        os.close(aside)
+    os.ftruncate(fd, keep)
+    os.fsync(fd)
+    return size - keep
 
 
 def whole_lines(fd: int, size: int) -> int:

@@ -94,8 +94,16 @@ class Pattern:
     @property
     def lock(self) -> Place:
         """A file beside the groups; who has it locked may write to them."""
+        return self._beside("lock")
+
+    @property
+    def journal(self) -> Place:
+        """A file for what a killed process was doing."""
+        return self._beside("journal")
+
+    def _beside(self, ending: str) -> Place:
         parts = "-".join((*self.inner, self.name)).replace("*", "each")
-        return Place(self.base, (), f".{parts}.lock")
+        return Place(self.base, (), f".{parts}.{ending}")
 
     def takes(self, group: str) -> bool:
         """Whether a group may become part of this path, whatever else is allowed."""

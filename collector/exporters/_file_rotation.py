@@ -107,6 +107,11 @@ class Rotating:
         """How many bytes it has; only after `ready`."""
         return self._file.size
 
+    @property
+    def number(self) -> tuple[int, int]:
+        """Device and inode: which file it is, whatever it is called; only after `ready`."""
+        return self._file.number
+
     def ready(self, incoming: int, now: float, *, may_turn: bool = True) -> None:
         """
         Have the right file open.

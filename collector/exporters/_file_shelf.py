@@ -10,8 +10,9 @@ import contextlib
 import errno
 import os
 import re
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from typing import Final
 from collector.documents import Document, text
 from collector.exporters._file_appender import UNUSABLE
 from collector.exporters._file_config import GroupBy
+from collector.exporters._file_journal import Begun, Journal
 from collector.exporters._file_places import Pattern, Place
 from collector.exporters._file_rotation import Keeping, Rotating
 
@@ -154,7 +156,15 @@ class Shelf:
         """
         self._file(target.keeping, target.keeping.pattern.fill("")).ready(0, now, may_turn=False)
 
-    def write(self, pieces: Iterable[Piece], now: float, *, sync: bool) -> None:
+    def write(
+        self,
+        pieces: Sequence[Piece],
+        now: float,
+        *,
+        sync: bool,
+        journal: Journal | None = None,
+        request: bytes = b"",
+    ) -> None:
         """
         Write the pieces of one batch.
 
@@ -162,15 +172,28 @@ class Shelf:
             pieces: any number for each file.
             now: seconds since 1970.
             sync: whether they are on disk when this returns.
+            journal: told what is going to be written; it may know that a piece is there already.
+            request: what the batch is called there.
 
         Raises:
             OSError: it failed, and none of them is written.
         """
         ends: dict[Rotating, int] = {}
+        written = journal.written(request) if journal is not None else ()
         try:
-            for piece in pieces:
+            for number, piece in enumerate(pieces):
+                if number in written:
+                    continue
                 with _named(piece.target.keeping.pattern.path):
-                    self._write(piece, now, ends)
+                    file = self._for(piece, now, ends)
+                    at = file.size
+                    ends.setdefault(file, at)
+                    if journal is not None:
+                        where = (str(file.path), *file.number, at)
+                        check = zlib.crc32(piece.data)
+                        of, size = len(pieces), len(piece.data)
+                        journal.begin(Begun(request, number, of, *where, size, check, journal.boot))
+                    file.write(piece.data)
             if sync:
                 for file in ends:
                     with _named(file.path):
@@ -180,10 +203,11 @@ class Shelf:
                 file.cut(end)
             raise
 
-    def _write(self, piece: Piece, now: float, ends: dict[Rotating, int]) -> None:
+    def _for(self, piece: Piece, now: float, ends: dict[Rotating, int]) -> Rotating:
+        """The file of a piece, ready to be written to."""
         groups = piece.target.groups
         try:
-            file = self._ready(piece, piece.group, now, ends)
+            return self._ready(piece, piece.group, now, ends)
         except OSError as error:
             if groups is None or piece.group == groups.otherwise:
                 raise
@@ -191,9 +215,7 @@ class Shelf:
                 groups.give_up(piece.group)
             elif error.errno != errno.EAGAIN:  # somebody else's: data must not make us wait for it
                 raise
-            file = self._ready(piece, groups.otherwise, now, ends)
-        ends.setdefault(file, file.size)
-        file.write(piece.data)
+            return self._ready(piece, groups.otherwise, now, ends)
 
     def _ready(self, piece: Piece, group: str, now: float, ends: dict[Rotating, int]) -> Rotating:
         keeping = piece.target.keeping

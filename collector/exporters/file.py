@@ -19,6 +19,7 @@ once): the file is opened again before anything else is acknowledged.
     _file_routes    which file a record belongs to      _file_lines     what stands in it
     _file_shelf     one batch into several files        _file_rotation  when a file is put aside
     _file_places    names that come from data           _file_backups   compressing and deleting
+    _file_journal   what was written before a kill
 """
 
 import asyncio
@@ -46,6 +47,7 @@ from collector.exporters._file_config import (
     Route,
     path_problems,
 )
+from collector.exporters._file_journal import Journal, identity
 from collector.exporters._file_lines import encoded
 from collector.exporters._file_places import Pattern
 from collector.exporters._file_rotation import Keeping
@@ -58,7 +60,7 @@ from collector.sending import RetryOnFailure, SendingQueue
 
 OPEN_FILES: Final = 100
 TURN_S: Final = 60.0
-BUSY_S: Final = 5.0
+BUSY_S: Final = 3.0
 """When a sender should try again after the disk was full."""
 
 
@@ -169,6 +171,8 @@ class File:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"file {host.id}")
         self._tasks: list[asyncio.Task[None]] = []
         self._lock: Appender | None = None
+        self._journal: Journal | None = None
+        self._unheard = False
         self._told = False
 
     def _rest_target(self, taken: frozenset[str]) -> Target | None:
@@ -238,6 +242,9 @@ class File:
         except OSError as error:
             reason = f"cannot write to {error.filename}: {error.strerror or error}"
             raise Retryable(reason, delay_s=BUSY_S) from error
+        except asyncio.CancelledError:
+            self._unheard = True  # it is written, and may come again at the next start
+            raise
 
     async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
@@ -272,6 +279,18 @@ class File:
                     pattern.path,
                 )
             self._tidying.due(target.keeping)
+        if self.config.fsync == "batch":  # else what was done is not on disk for sure
+            first = next(self._targets()).keeping.pattern
+            journal = Journal(first.journal.path, self._torn)
+            try:
+                journal.open()
+            except OSError as error:
+                self.host.log.warning(
+                    "cannot write %s: %s; after a kill a request may be written twice",
+                    journal.path, error.strerror,
+                )  # fmt: skip
+            else:
+                self._journal = journal
 
     def _close(self) -> None:
         try:
@@ -279,11 +298,21 @@ class File:
         finally:
             if self._lock is not None:
                 self._lock.close(sync=False)
+            if self._journal is not None:
+                self._journal.close(keep=self._unheard)
 
     def _take(self, batch: Batch) -> None:
+        journal, sync = self._journal, self.config.fsync == "batch"
+        request = identity(batch) if journal is not None else b""
+        if journal is not None and journal.knows(request):
+            self.host.stats.add("otelier_file_recognised_requests", exporter=self.host.id)
+            return
         pieces = [piece for piece in self._pieces(batch) if piece.data]
-        if pieces:
-            self._shelf.write(pieces, self._clock(), sync=self.config.fsync == "batch")
+        if not pieces:
+            return
+        self._shelf.write(pieces, self._clock(), sync=sync, journal=journal, request=request)
+        if journal is not None:
+            journal.done(request)
 
     def _pieces(self, batch: Batch) -> Iterator[Piece]:
         """What goes where; a target that gets everything gets it without being sorted."""

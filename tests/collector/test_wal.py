@@ -554,7 +554,7 @@ async def test_each_failing_call_in_turn_breaks_no_promise(tmp_path, error, time
                     try:
                         await wal.append(logs(name), "logs", 1)
                     except Retryable:
-                        clock[0] += 11
+                        clock[0] += 3
                         continue
                     answered.append(name)
                     if each == 8:
@@ -566,7 +566,7 @@ async def test_each_failing_call_in_turn_breaks_no_promise(tmp_path, error, time
                         try:
                             await wal.checkpoint()
                         except OSError:
-                            clock[0] += 11
+                            clock[0] += 3
         except (StartFailed, OSError):
             assert files.failed
         left = await stored(folder, files=Unsynced(), **SMALL)
@@ -628,7 +628,7 @@ async def test_a_failed_fsync_is_final_for_its_file(tmp_path):
 
 
 async def test_refuses_before_it_is_full_and_accepts_again_below(tmp_path):
-    """From 90 % new requests are refused with a delay; below 75 %, after 10 s, they are taken."""
+    """From 90 % new requests are refused with a delay; below 75 %, after 2 s, they are taken."""
     clock = [0.0]
     stats = Stats()
     wal = Wal(config(tmp_path, **SMALL), host(stats=stats), clock=lambda: clock[0])
@@ -637,7 +637,7 @@ async def test_refuses_before_it_is_full_and_accepts_again_below(tmp_path):
         taken, refusal = await append_until_refused(wal, 9000)
         used = sum(path.stat().st_size for path in segments(tmp_path))
         assert 0.88 < used / wal.config.max_bytes < 0.91
-        assert refusal.delay_s == 10.0
+        assert refusal.delay_s == 2.0
         assert str(refusal) == (
             f"the queue in {tmp_path} is full (max_bytes at 90%); "
             f'exporter "sink" is {len(taken)} items behind'
@@ -645,11 +645,11 @@ async def test_refuses_before_it_is_full_and_accepts_again_below(tmp_path):
         while reader.lag_items:
             reader.done([record.number for record in await reader.read()])
         await wal.checkpoint()
-        clock[0] = 4.0
+        clock[0] = 0.5
         with pytest.raises(Retryable) as caught:
             await wal.append(logs("too soon"), "logs", 1)
-        assert caught.value.delay_s == 6.0
-        clock[0] = 10.0
+        assert caught.value.delay_s == 1.5
+        clock[0] = 2.0
         await wal.append(logs("taken"), "logs", 1)
         assert await drain(reader, wal) == ["taken"]
     name = 'otelier_wal_refused_requests{reason="max_bytes",storage="file_storage"}'
@@ -710,7 +710,7 @@ async def test_full_disk_refuses_early_and_resumes_alone(disk):
         (disk / "greedy").unlink()
         (disk / "stranger").unlink()
         await wal.checkpoint()
-        clock[0] = 11.0
+        clock[0] = 2.0
         await wal.append(logs("after"), "logs", 1)
         assert await drain(reader, wal) == ["after"]
     assert len(answered) > 50
@@ -738,10 +738,10 @@ async def test_enospc_in_the_middle_of_a_write_is_not_acknowledged(disk):
         assert len(answered) == 5
         blob.unlink()
         await wal.checkpoint()
-        clock[0] = 11.0
-        with pytest.raises(Retryable):  # from this refusal on it holds
+        clock[0] = 1.9
+        with pytest.raises(Retryable):  # the failed write began it
             await wal.append(logs("soon"), "logs", 1)
-        clock[0] = 22.0
+        clock[0] = 2.0
         await wal.append(logs("later"), "logs", 1)
     assert await stored(disk / "queue") == [*answered, "later"]
 

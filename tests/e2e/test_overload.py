@@ -12,7 +12,7 @@ import pytest
 from tests.load import NOTHING, Load, Places, in_sqlite, verdict
 from tests.programs import READY, Collector
 
-pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.timeout(7200)]
 
 LIMIT_MIB = 512
 KNEE_S = float(os.environ.get("OVERLOAD_KNEE_S", "30"))
@@ -42,13 +42,17 @@ service:
 @contextlib.contextmanager
 def confined(pid):
     """The kernel's own limit on a process, where this user may set one; whether it is there."""
-    root = Path("/sys/fs/cgroup")
+    # Control groups of version 1, else of version 2.
+    root, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+    if not (root / limit).exists():
+        root, limit = Path("/sys/fs/cgroup"), "memory.max"
     group = root / f"otelier-{pid}"
     try:
-        if "memory" not in (root / "cgroup.subtree_control").read_text().split():
-            raise OSError("no control group of version 2 that limits memory")
+        subtree = root / "cgroup.subtree_control"
+        if limit == "memory.max" and "memory" not in subtree.read_text().split():
+            raise OSError("no control group that limits memory")
         group.mkdir()
-        (group / "memory.max").write_text(str(LIMIT_MIB << 20))
+        (group / limit).write_text(str(LIMIT_MIB << 20))
         (group / "cgroup.procs").write_text(str(pid))
     except OSError:
         with contextlib.suppress(OSError):
@@ -114,7 +118,7 @@ def find_knee(addresses):
     return loads, knee, clients
 
 
-def test_ten_times_the_knee_for_five_minutes(tmp_path):
+def test_ten_times_the_knee_for_five_minutes(tmp_path, record_property):
     """R7: no kill by the kernel, no answer that loses data, and most of the knee is still taken."""
     with Places("http", "grpc") as places:
         text = CONFIG.format(grpc=places["grpc"], http=places["http"], limit=LIMIT_MIB * 9 // 10)
@@ -129,7 +133,7 @@ def test_ten_times_the_knee_for_five_minutes(tmp_path):
                 load, goodput = offer(addresses, 10 * clients, OVERLOAD_S, "over")
                 loads.append(load)
                 assert collector.process.poll() is None
-                deadline = time.monotonic() + 1200
+                deadline = time.monotonic() + 3600
                 wanted = sum(len(each.taken) for each in loads)
                 while rows(tmp_path / "store.db") < wanted:
                     assert time.monotonic() < deadline
@@ -137,11 +141,13 @@ def test_ten_times_the_knee_for_five_minutes(tmp_path):
                 assert collector.stop() == 0
         peak.join()
     found = in_sqlite(tmp_path / "store.db")
-    print(
+    figures = (
         f"knee {knee:.0f}/s with {clients} clients, {10 * clients} clients {goodput:.0f}/s "
         f"({goodput / knee:.0%}), peak {peak.mib:.0f} MiB, "
         f"limited by the {'kernel' if kernel else 'collector'}"
     )
+    print(figures)
+    record_property("figures", figures)
     for each in loads:
         mine = [name for name in found if name.startswith(f"{each.mark}-")]
         assert verdict(each, mine) == NOTHING

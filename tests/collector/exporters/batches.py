@@ -132,7 +132,7 @@ def tree(folder):
     return {
         str(path.relative_to(folder)): texts(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
+        if path.is_file() and path.suffix not in (".lock", ".journal")
     }
 
 

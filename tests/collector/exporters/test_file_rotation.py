@@ -55,7 +55,9 @@ def heads(path):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    return sorted(
+        path.name for path in folder.iterdir() if path.suffix not in (".lock", ".journal")
+    )
 
 
 def large(number):
