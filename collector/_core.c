@@ -20,6 +20,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 enum kind {
@@ -780,7 +781,18 @@ static PyObject *py_survey(PyObject *self, PyObject *args)
     return made;
 }
 
+#include "_core_bson.h"
+#include "_core_rows.h"
+#include "_core_finish.h"
+
 static PyMethodDef methods[] = {
+    {"row", py_row, METH_VARARGS, row_doc},
+    {"row_setup", py_row_setup, METH_VARARGS, row_setup_doc},
+    {"finish_spans", py_finish_spans, METH_VARARGS, finish_spans_doc},
+    {"finish_logs", py_finish_logs, METH_VARARGS, finish_logs_doc},
+    {"finish_setup", py_finish_setup, METH_VARARGS, finish_setup_doc},
+    {"bson", py_bson, METH_VARARGS, bson_doc},
+    {"bson_setup", py_bson_setup, METH_VARARGS, bson_setup_doc},
     {"shapes", py_shapes, METH_O, shapes_doc},
     {"survey", py_survey, METH_VARARGS, survey_doc},
     {"schema", py_schema, METH_O, schema_doc},

@@ -78,8 +78,9 @@ def _load_core() -> ModuleType | None:
     return core
 
 
-_CORE: Final = _load_core()
-NATIVE: Final = _CORE is not None
+CORE: Final = _load_core()
+"""The native core; None when it is not in use."""
+NATIVE: Final = CORE is not None
 """Whether the native core is in use; `OTELIER_PURE_PYTHON=1` turns it off."""
 
 _fields: dict[str, list[Field]] = {}
@@ -94,9 +95,9 @@ def read(wire: bytes | None, message: Any) -> dict[str, Any]:
         wire: the bytes of the message, if they are at hand; they must parse as that message.
         message: the protobuf message itself.
     """
-    if _CORE is None:
+    if CORE is None:
         return _walk(message)
-    found: dict[str, Any] = _CORE.decode(
+    found: dict[str, Any] = CORE.decode(
         _native(message.DESCRIPTOR), message.SerializeToString() if wire is None else wire
     )
     return found
@@ -105,12 +106,12 @@ def read(wire: bytes | None, message: Any) -> dict[str, Any]:
 def _native(descriptor: Any) -> Any:
     """The core's schema of a message type, made once."""
     made = _natives.get(descriptor.full_name)
-    if made is None and _CORE is not None:
+    if made is None and CORE is not None:
         fields = [
             (*field[:5], _native(field[5]) if field[2] == _MESSAGE else field[5])
             for field in _schema(descriptor)
         ]
-        made = _natives[descriptor.full_name] = _CORE.schema(fields)
+        made = _natives[descriptor.full_name] = CORE.schema(fields)
     return made
 
 

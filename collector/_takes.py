@@ -55,3 +55,18 @@ LOG: Final[dict[str, Take]] = {
     names.EXECUTION_TIME_MS: Take("trace", "execution_time_ms", float),
     names.EXECUTION_STATUS: Take("trace", "status", str),
 }
+
+
+def as_parts(table: dict[str, Take]) -> dict[str, tuple[str | None, str, int, bool, str, bool]]:
+    """A table as the native core wants it; kinds are the first letters of their types."""
+    return {
+        name: (
+            take.section,
+            take.key,
+            ord(take.kind.__name__[0]),
+            take.canonical,
+            take.other,
+            take.text,
+        )
+        for name, take in table.items()
+    }

@@ -82,9 +82,10 @@ from collector._json import dumps as dumps
 from collector._json import loads as loads
 from collector._json import text as text
 from collector._rebuild import rebuild_into
+from collector._schema import CORE as CORE
 from collector._schema import read
 from collector._takes import LOG as LOG
-from collector._takes import SPAN, Take
+from collector._takes import SPAN, Take, as_parts
 from collector.model import Batch, Signal
 from collector.otlp import new_message
 
@@ -112,6 +113,7 @@ LEVEL_WORDS: Final = {
     "FATAL": "CRITICAL",
     "CRITICAL": "CRITICAL",
 }
+RECORD_UID: Final = "log.record.uid"
 UNKNOWN_SERVICE: Final = "unknown_service"
 
 _BILLION: Final = 1_000_000_000
@@ -216,37 +218,99 @@ def _identity(tenant: str, *parts: bytes) -> str:
     return blake2b(b"\0".join((tenant.encode(), *parts)), digest_size=8).hexdigest()
 
 
+def finish_spans(spans: list[Document], common: Document, prefix: bytes) -> None:
+    """Make documents of the spans of a scope; the native core does the same."""
+    tenant = prefix[:-1].decode()
+    for span in spans:
+        start = span.setdefault("start_unix_nano", 0)
+        end = span.setdefault("end_unix_nano", 0)
+        trace_id = span.setdefault("trace_id", "")
+        span_id = span.setdefault("span_id", "")
+        identity = _identity(tenant, f"{trace_id}{span_id}".encode())
+        span["_id"] = f"{start // _BILLION & 0xFFFFFFFF:08x}{identity}"
+        span.setdefault("name", "")
+        span["start"] = moment(start)
+        span["duration_ms"] = (end - start) / 1e6 if end > start else 0.0
+        span.update(common)
+        status = span.get("status")
+        if status is None:
+            span["status"] = "UNSET"
+        else:
+            span["status"] = status.get("code", "UNSET")
+            if "message" in status:
+                span["status_message"] = status["message"]
+        values = span.get("attributes")
+        if values is not None:
+            _take(SPAN, values, span)
+
+
+def finish_logs(  # noqa: PLR0917 - as the native core has it
+    records: list[Document],
+    common: Document,
+    prefix: bytes,
+    identity: int,
+    received: int,
+    logger_name: str | None,
+) -> int:
+    """Make documents of the records of a scope, as the native core does; the next identity."""
+    tenant = prefix[:-1].decode()
+    for record in records:
+        observed = record.get("observed_unix_nano", 0)
+        time = record.get("time_unix_nano", 0)
+        if not time:
+            # Time of arrival never enters the id: a resend must get the same one.
+            record["time_source"] = "observed" if observed else "received"
+            time = observed
+            record["time_unix_nano"] = observed or received
+        seconds = time // _BILLION & 0xFFFFFFFF
+        record["_id"] = f"{seconds:08x}{identity:016x}"
+        identity = identity + 1 & 0xFFFFFFFFFFFFFFFF
+        record["timestamp"] = moment(record["time_unix_nano"])
+        record["level"] = level(record.get("severity_number", 0), record.get("severity_text", ""))
+        record.update(common)
+        if logger_name is not None:
+            record["logger_name"] = logger_name
+        body = record.get("body")
+        if type(body) is str:
+            record["message"] = record.pop("body")
+        elif body is not None:
+            record["message"] = text(body)
+        elif "body" in record:
+            del record["body"]
+        trace: Document = {}
+        if "trace_id" in record:
+            trace["trace_id"] = record.pop("trace_id")
+        if "span_id" in record:
+            trace["span_id"] = record.pop("span_id")
+        if trace:
+            record["trace"] = trace
+        values = record.get("attributes")
+        if values is not None:
+            uid = values.get(RECORD_UID)
+            if type(uid) is str and uid:
+                record["_id"] = f"{seconds:08x}{_identity(tenant, uid.encode())}"
+            _take(LOG, values, record)
+    return identity
+
+
+_finish_spans = finish_spans
+_finish_logs = finish_logs
+if CORE is not None:
+    CORE.finish_setup(
+        _from_timestamp, UTC, level, LEVELS, text, RECORD_UID, as_parts(SPAN), as_parts(LOG)
+    )
+    _finish_spans, _finish_logs = CORE.finish_spans, CORE.finish_logs
+
+
 def _spans(request: Document, batch: Batch) -> list[Document]:
     found: list[Document] = []
     received_at = _received_at(batch)
-    tenant = batch.request.tenant
+    prefix = f"{batch.request.tenant}\0".encode()
     for group in request.get("resource_spans", ()):
         resource = _resource(group, received_at)
         for scoped in group.get("scope_spans", ()):
-            common = _scope(scoped, resource)
-            spans = scoped.get("spans", ())
-            for span in spans:
-                start = span.setdefault("start_unix_nano", 0)
-                end = span.setdefault("end_unix_nano", 0)
-                trace_id = span.setdefault("trace_id", "")
-                span_id = span.setdefault("span_id", "")
-                name = f"{tenant}\0{trace_id}{span_id}".encode()
-                identity = blake2b(name, digest_size=8).hexdigest()
-                span["_id"] = f"{start // _BILLION & 0xFFFFFFFF:08x}{identity}"
-                span.setdefault("name", "")
-                span["start"] = moment(start)
-                span["duration_ms"] = (end - start) / 1e6 if end > start else 0.0
-                span.update(common)
-                status = span.get("status")
-                if status is None:
-                    span["status"] = "UNSET"
-                else:
-                    span["status"] = status.get("code", "UNSET")
-                    if "message" in status:
-                        span["status_message"] = status["message"]
-                values = span.get("attributes")
-                if values is not None:
-                    _take(SPAN, values, span)
+            spans = scoped.get("spans", [])
+            _finish_spans(spans, _scope(scoped, resource), prefix)
             found += spans
     return found
 
@@ -255,52 +319,15 @@ def _logs(request: Document, batch: Batch) -> list[Document]:
     found: list[Document] = []
     received_at = _received_at(batch)
     received = batch.request.received_at_unix_nano
-    tenant = batch.request.tenant
+    prefix = f"{batch.request.tenant}\0".encode()
     identity = int.from_bytes(batch.request.key[:8])
     for group in request.get("resource_logs", ()):
         resource = _resource(group, received_at)
         for scoped in group.get("scope_logs", ()):
             common = _scope(scoped, resource)
             logger_name = common.get("scope", {}).get("name")
-            records = scoped.get("log_records", ())
-            for record in records:
-                observed = record.get("observed_unix_nano", 0)
-                time = record.get("time_unix_nano", 0)
-                if not time:
-                    # Time of arrival never enters the id: a resend must get the same one.
-                    record["time_source"] = "observed" if observed else "received"
-                    time = observed
-                    record["time_unix_nano"] = observed or received
-                seconds = time // _BILLION & 0xFFFFFFFF
-                record["_id"] = f"{seconds:08x}{identity:016x}"
-                identity = identity + 1 & 0xFFFFFFFFFFFFFFFF
-                record["timestamp"] = moment(record["time_unix_nano"])
-                record["level"] = level(
-                    record.get("severity_number", 0), record.get("severity_text", "")
-                )
-                record.update(common)
-                if logger_name is not None:
-                    record["logger_name"] = logger_name
-                body = record.get("body")
-                if type(body) is str:
-                    record["message"] = record.pop("body")
-                elif body is not None:
-                    record["message"] = text(body)
-                elif "body" in record:
-                    del record["body"]
-                trace: Document = {}
-                if "trace_id" in record:
-                    trace["trace_id"] = record.pop("trace_id")
-                if "span_id" in record:
-                    trace["span_id"] = record.pop("span_id")
-                if trace:
-                    record["trace"] = trace
-                values = record.get("attributes")
-                if values is not None:
-                    uid = values.get("log.record.uid")
-                    if type(uid) is str and uid:
-                        record["_id"] = f"{seconds:08x}{_identity(tenant, uid.encode())}"
-                    _take(LOG, values, record)
+            records = scoped.get("log_records", [])
+            identity = _finish_logs(records, common, prefix, identity, received, logger_name)
             found += records
     return found
 

@@ -423,14 +423,15 @@ class Courier:
     def _pop(self) -> Load:
         batch: list[tuple[Any, int]] = []
         size = 0
-        while self._queue and len(batch) < self._batch_size:
+        queue, most = self._queue, self._batch_size
+        noted = self._spool is not None  # only with a spool is there anything that is noted
+        while queue and len(batch) < most:
+            size += queue[0][1]
             if batch and (
-                size + self._queue[0][1] > BATCH_BYTES
-                or not _together(batch[-1][0], self._queue[0][0])
+                size > BATCH_BYTES or (noted and not _together(batch[-1][0], queue[0][0]))
             ):
                 break
-            batch.append(self._queue.popleft())
-            size += batch[-1][1]
+            batch.append(queue.popleft())
         full = len(self._queue) >= self._batch_size
         self._due = 0.0 if full else time.monotonic() + self._delay_s
         return Load(batch, len(batch))

@@ -157,6 +157,13 @@ def end_process() -> None:
     os._exit(1)  # sys.exit would wait for the very thread that hangs
 
 
+SWITCH_S = 0.0005
+"""
+How long a thread that computes keeps the GIL when another one wants it: a tenth of Python's default.
+The thread of a store wants it for a moment between two long calls that run without it.
+"""
+
+
 def seldom_look_for_cycles() -> None:
     """
     Let Python look for garbage in cycles after 50,000 new objects instead of 700.
@@ -201,6 +208,7 @@ def run(config: tuple[str, ...], sets: tuple[str, ...], shutdown_timeout: Durati
         for warning in loaded.warnings:
             log.warning("%s", warning)
         seldom_look_for_cycles()
+        sys.setswitchinterval(SWITCH_S)
         return asyncio.run(serve(loaded, shutdown_timeout, lambda: load_config(config, sets)))
     except CollectorError as error:
         what = "invalid configuration" if isinstance(error, ConfigError) else "cannot start"

@@ -71,13 +71,15 @@ def encode(
         collection: where they are kept instead.
     """
     found = Encoded()
-    memo: shape.Memo = {}
+    memo = shape.Memo()
+    make, groups = shape.encode, found.groups
+    place = collection or (None if signal is Signal.LOGS else routing.collection(signal, {}))
     for position, document in enumerate(documents):
         try:
-            data = shape.encode(document, memo)
-            name = collection or routing.collection(signal, document)
+            data = make(document, memo)
+            name = place or routing.collection(signal, document)
             step = trail(signal, document) if name != TRAIL else None
-            trail_data = shape.encode(step, memo) if step else None
+            trail_data = make(step, memo) if step else None
         except shape.Unfit as error:
             found.encoded.append(b"")
             found.refused.append((position, str(error)))
@@ -86,7 +88,7 @@ def encode(
             found.refused.append((position, "cannot_encode"))
         else:
             found.encoded.append(data)
-            found.groups[name].append(position)
+            groups[name].append(position)
             if trail_data is not None:
                 found.trails.append(trail_data)
     return found

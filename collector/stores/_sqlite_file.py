@@ -208,13 +208,11 @@ class Writer:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            counts = []
-            for write in group:
-                before = connection.total_changes
-                _execute(connection, write.statement, write.rows)
-                counts.append(connection.total_changes - before)
-                for statement, rows in write.more:
-                    _execute(connection, statement, rows)
+            counts = _together(connection, group)
+            if counts is None:
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                counts = [_alone(connection, write) for write in group]
             connection.execute("COMMIT")
         except BaseException:
             self._connection = None
@@ -223,11 +221,48 @@ class Writer:
         return counts
 
 
+def _together(connection: sqlite3.Connection, group: Sequence[Write]) -> list[int] | None:
+    """
+    Run the statements of a group with as few calls as possible; how many rows each write changed.
+
+    Returns:
+        None when it takes one after the other to tell: some rows were there already, or these are
+        not all new rows.
+    """
+    if len(group) == 1 or any(write.statement not in INSERT_MANY for write in group):
+        return None
+    joined: dict[str, list[Row]] = {}
+    others: dict[str, list[Row]] = {}
+    for write in group:
+        joined.setdefault(write.statement, []).extend(write.rows)
+        for statement, rows in write.more:
+            others.setdefault(statement, []).extend(rows)
+    for statement, rows in joined.items():
+        before = connection.total_changes
+        _execute(connection, statement, rows)
+        if connection.total_changes - before != len(rows):
+            return None
+    for statement, rows in others.items():
+        _execute(connection, statement, rows)
+    return [len(write.rows) for write in group]
+
+
+def _alone(connection: sqlite3.Connection, write: Write) -> int:
+    """Run the statements of one write; how many rows the first of them changed."""
+    before = connection.total_changes
+    _execute(connection, write.statement, write.rows)
+    changed = connection.total_changes - before
+    for statement, rows in write.more:
+        _execute(connection, statement, rows)
+    return changed
+
+
 def _execute(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
     """
     Run a statement for each row, many rows at a time where it can be had.
 
-    After each step SQLite's thread waits for the GIL, up to 5 ms when others compute.
+    Around each step SQLite's thread waits for the GIL, up to the switch interval for each thread
+    that computes; at several thousand rows a commit that was most of what the writer did.
     """
     done = 0
     most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
@@ -235,7 +270,8 @@ def _execute(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]
         while parameters <= most and len(rows) - done >= count:
             connection.execute(many, tuple(chain.from_iterable(rows[done : done + count])))
             done += count
-    connection.executemany(statement, rows[done:])
+    if done < len(rows):
+        connection.executemany(statement, rows[done:])
 
 
 def _resolve(group: Sequence[Write], results: Sequence[int | Exception]) -> None:

@@ -1,13 +1,19 @@
-"""Documents as rows of the SQLite file: what is filtered on in columns, the whole as JSON."""
+"""
+Documents as rows of the SQLite file: what is filtered on in columns, the whole as JSON.
+
+The usual row is made by the native core (collector/_core_rows.h) from a list of columns; what it
+leaves, and every row without it, is made by the twin in Python. They are equal by test.
+"""
 
 from binascii import unhexlify
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from collector.documents import Document, dumps
+from collector.documents import CORE, Document, dumps
 from collector.errors import CollectorError
 from collector.model import Signal
 from collector.stores._sqlite_schema import ABSENT, time_value
@@ -52,15 +58,16 @@ def encode(
         routing: where they belong.
         collection: where they are kept instead.
     """
-    make = _ROWS[signal]
-    if signal is Signal.LOGS and collection is not None:
-        make = _kept_in(collection)
+    form = TRAIL if collection == TRAIL else signal.value
+    routed = signal is Signal.LOGS and collection is None
+    kept_in, place_of = collection or "", routing.collection
     found = Encoded()
     for document in documents:
         try:
-            row = make(document, routing)
+            place = place_of(signal, document) if routed else kept_in
+            row = row_of(form, document, place)
             step = trail(signal, document) if collection != TRAIL else None
-            trail_row = _record(step, ()) if step else None
+            trail_row = row_of(TRAIL, step, "") if step else None
         except _Unfit as error:
             found.refused.append(Refused(document, str(error)))
         except Exception:  # a document of anything
@@ -119,7 +126,7 @@ def _ids(document: Document) -> tuple[str | int, ...]:
     return tuple([context.get(key, ABSENT) for key in LOOKUP]) if context else _NO_IDS
 
 
-def _span(document: Document, _routing: Routing) -> Row:
+def _span(document: Document, _place: str) -> Row:
     return (
         _id(document),
         document.get("trace_id", ABSENT),
@@ -134,17 +141,13 @@ def _span(document: Document, _routing: Routing) -> Row:
     )
 
 
-def _kept_in(collection: str) -> Callable[[Document, Routing], Row]:
-    place = () if collection == TRAIL else (collection,)
-    return lambda document, _routing: _record(document, place)
+def _log(document: Document, place: str) -> Row:
+    *columns, json = _record(document, "")
+    return (*columns, place, json)
 
 
-def _log(document: Document, routing: Routing) -> Row:
-    return _record(document, (routing.collection(Signal.LOGS, document),))
-
-
-def _record(document: Document, place: tuple[str, ...]) -> Row:
-    """A log record with the name of its collection, or a trail without."""
+def _record(document: Document, _place: str) -> Row:
+    """A record of the trail; one of the logs has the name of its collection, too."""
     return (
         _id(document),
         document.get("trace", _NOTHING).get("trace_id", ABSENT),
@@ -154,12 +157,11 @@ def _record(document: Document, place: tuple[str, ...]) -> Row:
         severity(document),
         time_value(document["time_unix_nano"]),
         _milliseconds(document["received_at"]),
-        *place,
         _json(document),
     )
 
 
-def _point(document: Document, _routing: Routing) -> Row:
+def _point(document: Document, _place: str) -> Row:
     return (
         _id(document),
         document["service"],
@@ -170,8 +172,81 @@ def _point(document: Document, _routing: Routing) -> Row:
     )
 
 
-_ROWS: Final[dict[Signal, Callable[[Document, Routing], Row]]] = {
-    Signal.TRACES: _span,
-    Signal.LOGS: _log,
-    Signal.METRICS: _point,
+in_python: Final[dict[str, Callable[[Document, str], Row]]] = {
+    Signal.TRACES.value: _span,
+    Signal.LOGS.value: _log,
+    Signal.METRICS.value: _point,
+    TRAIL: _record,
 }
+"""The twins, by signal, and for the trail."""
+
+_Column = tuple[int, str | None, str]
+
+
+def _column(how: str, key: str, section: str | None = None) -> _Column:
+    return (ord(how), section, key)
+
+
+_LOOKUPS: Final = tuple(_column("o", key, "context") for key in LOOKUP)
+_SERVICE: Final = _column("r", "service")
+_RECEIVED: Final = _column("m", "received_at")
+_RECORD: Final = (
+    _column("i", "_id"),
+    _column("o", "trace_id", "trace"),
+    *_LOOKUPS,
+    _SERVICE,
+    _column("o", "event"),
+    _column("s", "severity_number"),
+    _column("t", "time_unix_nano"),
+    _RECEIVED,
+)
+_DOCUMENT: Final = _column("d", "")
+COLUMNS: Final[dict[str, tuple[_Column, ...]]] = {
+    Signal.TRACES.value: (
+        _column("i", "_id"),
+        _column("o", "trace_id"),
+        *_LOOKUPS,
+        _SERVICE,
+        _column("o", "name"),
+        _column("o", "status"),
+        _column("t", "start_unix_nano"),
+        _column("r", "duration_ms"),
+        _RECEIVED,
+        _DOCUMENT,
+    ),
+    Signal.LOGS.value: (*_RECORD, _column("p", ""), _DOCUMENT),
+    Signal.METRICS.value: (
+        _column("i", "_id"),
+        _SERVICE,
+        _column("r", "name"),
+        _column("t", "time_unix_nano"),
+        _RECEIVED,
+        _DOCUMENT,
+    ),
+    TRAIL: (*_RECORD, _DOCUMENT),
+}
+"""The same for the native core; `row` says what the letters mean."""
+
+_native: Callable[..., Row | None] | None = None
+if CORE is not None:
+    CORE.row_setup(dumps, severity, _milliseconds)
+    _native = CORE.row
+
+
+def row_of(form: str, document: Document, place: str) -> Row:
+    """
+    The row of a document.
+
+    Args:
+        form: a signal, or the trail.
+        document: one of a batch.
+        place: the collection of a log record.
+
+    Raises:
+        _Unfit: it can have none.
+    """
+    row = None
+    if _native is not None:
+        with suppress(Exception):  # the twin says why
+            row = _native(document, COLUMNS[form], place, MAX_DOCUMENT_BYTES)
+    return in_python[form](document, place) if row is None else row

@@ -78,7 +78,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
 ABSENT: Final = 0
 """Stands for a text that is absent: the sqlite3 module is slow at None, `nullif` is quick."""
 
-MANY: Final = (500, 50, 5)
+MANY: Final = (1000, 250, 50, 5)
 """Rows that one statement takes, so that a thread waits for the GIL once for all of them."""
 
 

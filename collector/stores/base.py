@@ -44,7 +44,8 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final, Protocol, Self
+from functools import partial
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -66,6 +67,8 @@ MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 
 ID: Final = re.compile(r"[0-9a-f]{24}")
 """What `_id` looks like."""
+
+T = TypeVar("T")
 
 _QUIET_S: Final = 60.0
 _EMPTY: Final[Document] = {}
@@ -378,10 +381,22 @@ class Intake:
         self._host = host
         self._write = write
         self._quiet_until: dict[str, float] = {}
+        self._turn = asyncio.Lock()
+
+    async def convert(self, work: Callable[[], T]) -> T:
+        """
+        Run work that holds the GIL in a thread, so that the event loop stays free; one at a time.
+
+        Two of them take as long as one after the other, and whoever needs the GIL for a moment (the
+        thread that writes to SQLite, the event loop) would have to wait for both.
+        """
+        async with self._turn:
+            return await asyncio.to_thread(work)
 
     async def __call__(self, batch: Batch) -> None:
-        """Store a batch; the conversion runs in a thread, so that the event loop stays free."""
-        written = await self._write(batch.signal, await asyncio.to_thread(documents, batch))
+        """Store a batch."""
+        found = await self.convert(partial(documents, batch))
+        written = await self._write(batch.signal, found)
         add, exporter = self._host.stats.add, self._host.id
         if written.duplicates:
             add("otelier_store_duplicates", written.duplicates, exporter=exporter)

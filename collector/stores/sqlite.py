@@ -177,7 +177,8 @@ class SQLite:
             raise Permanent(f"{self.describe()} is not open for writing")
         if not documents:
             return Written(0)
-        found = await asyncio.to_thread(encode, signal, documents, self._routing, collection)
+        work = partial(encode, signal, documents, self._routing, collection)
+        found = await self._intake.convert(work)
         letters = [
             letter(
                 signal,

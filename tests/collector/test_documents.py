@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from collector import documents as finishing
 from collector._schema import NATIVE, _walk, read
 from collector.documents import Binary, NonFinite, documents, dumps, loads, rebuild
 from collector.model import Signal
@@ -220,6 +221,38 @@ def test_the_native_core_and_python_read_the_same(signal):
         assert dumps(native, ordered=True) == dumps(_walk(message), ordered=True)
 
     check()
+
+
+@pytest.mark.parametrize("signal", [Signal.TRACES, Signal.LOGS])
+def test_the_native_core_and_python_finish_the_same(signal, monkeypatch):
+    """D3: ids, dates, levels and places of attributes are the same, in the same order."""
+    assert NATIVE, "the native core was not built: is there a C compiler?"
+
+    @SLOW
+    @given(requests(signal))
+    def check(message):
+        native = documents(batch(signal, message))
+        with monkeypatch.context() as patch:
+            patch.setattr(finishing, "_finish_spans", finishing.finish_spans)
+            patch.setattr(finishing, "_finish_logs", finishing.finish_logs)
+            plain = documents(batch(signal, message))
+        assert native == plain
+        assert [dumps(document) for document in native] == [dumps(document) for document in plain]
+
+    check()
+
+
+@pytest.mark.parametrize("length", [0, 1, 95, 96, 97, 127, 128, 129, 255, 256, 257, 5000])
+def test_identities_are_blake2b(length, monkeypatch):
+    """D4: the core's hash is hashlib's, at every length around its block."""
+    uid = "u" * length
+    message = MESSAGES[Signal.LOGS]()
+    record = message.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=TIME)
+    attribute(record.attributes, "log.record.uid", string_value=uid)
+    (native,) = documents(batch(Signal.LOGS, message))
+    monkeypatch.setattr(finishing, "_finish_logs", finishing.finish_logs)
+    (plain,) = documents(batch(Signal.LOGS, message))
+    assert native == plain
 
 
 @settings(max_examples=400, deadline=None)

@@ -64,6 +64,28 @@ async def everything(path):
         return await contract.everything(store, Signal.TRACES)
 
 
+@pytest.mark.anyio
+async def test_writes_of_one_commit_are_counted_one_by_one(tmp_path):
+    """Each write learns what was new of it, whatever shares its commit: duplicates, or a forgetting."""
+    async with sqlite(tmp_path / "telemetry.db") as store:
+        await store.write(Signal.TRACES, [span(number) for number in range(10)])
+        writes = [
+            store.write(Signal.TRACES, [span(number) for number in range(first, first + 10)])
+            for first in (100, 0, 200, 205, 305, 305)
+        ]
+        # The first one keeps the writer busy while the others queue up.
+        many = store.write(Signal.TRACES, [span(number) for number in range(1000, 5000)])
+        logs = store.write(Signal.LOGS, [contract.log(1), contract.log(1)])
+        found = await asyncio.gather(many, *writes, logs, store.forget(["00" * 12]))
+        counts = [(written.stored, written.duplicates) for written in found[:-1]]
+        assert counts[:3] == [(4000, 0), (10, 0), (0, 10)]
+        assert sorted(counts[3:5]) == [(5, 5), (10, 0)]
+        assert sorted(counts[5:7]) == [(0, 10), (10, 0)]
+        assert counts[7:] == [(1, 1)]
+        assert found[-1] == 0
+        assert await store.sizes() == {"spans": 10 + 10 + 15 + 10 + 4000, "info_logs": 1}
+
+
 WRITE_UNTIL_KILLED = """
 import asyncio, itertools, sys
 from collector.model import Signal
