@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common._internal import _encode_value
 
@@ -254,6 +254,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_everything_can_be_encoded(value):
     """Whatever comes in, OpenTelemetry's own encoder takes what comes out."""
