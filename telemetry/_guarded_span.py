@@ -99,7 +99,12 @@ class GuardedSpan(_Span):
         """Set attributes that are plain, if this span has room and no limit of their length."""
         held: Any = self._attributes
         own = getattr(held, "_dict", None)
-        if type(own) is not dict or held.max_value_len is not None or held.dropped:
+        if (
+            type(own) is not dict
+            or held.max_value_len is not None
+            or held.dropped
+            or len(attributes) > _values.ITEMS
+        ):
             return False
         for name, value in attributes.items():
             kind = type(value)

@@ -181,3 +181,23 @@ def test_hostile_names_and_values(captured, value):
         ran.append(True)
     assert ran == [True]
     assert len(captured.spans) == 2
+
+
+def test_one_call_sets_a_bounded_number_of_attributes(run):
+    """R18: also where the SDK was told to have no limit, and whatever the values are."""
+    done = run(
+        """
+        import telemetry
+        from opentelemetry import trace
+
+        telemetry.configure(log_format="none")
+        for value in (1, "text", [1]):
+            span = trace.get_tracer("t").start_span("s")
+            span.set_attributes({f"k{number}": value for number in range(200)})
+            print(len(span.attributes))
+            span.end()
+        """,
+        OTEL_ATTRIBUTE_COUNT_LIMIT="100000",
+        OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="100000",
+    )
+    assert done.stdout == "128\n128\n128\n"
