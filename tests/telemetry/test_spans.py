@@ -201,3 +201,30 @@ def test_one_call_sets_a_bounded_number_of_attributes(run):
         OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="100000",
     )
     assert done.stdout == "128\n128\n128\n"
+
+
+def test_spans_that_are_sent_have_the_ids_of_their_scope(run, receiver):
+    """C2: also without anybody else looking: those that were bound, and on the entry span what comes later."""
+    run(
+        """
+        import telemetry
+        from opentelemetry import trace
+        from opentelemetry.trace import SpanKind
+
+        telemetry.configure(log_format="none")
+        tracer = trace.get_tracer("t")
+        with telemetry.log_context(correlation_id="c-1"):
+            with tracer.start_as_current_span("entry", kind=SpanKind.SERVER):
+                with tracer.start_as_current_span("inner"):
+                    telemetry.bind_context(tenant_id="t-1")
+        """,
+        endpoint=receiver.url,
+    )
+    sent = {
+        span["name"]: {
+            key: value for key, value in span["attributes"].items() if key.endswith(".id")
+        }
+        for span in receiver.spans
+    }
+    ids = {"correlation.id": "c-1", "tenant.id": "t-1"}
+    assert sent == {"entry": ids, "inner": ids}
