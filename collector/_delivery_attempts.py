@@ -9,7 +9,7 @@ are delivered.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from collector._delivery_letters import DeadLetters
 from collector._delivery_parts import part, units
@@ -72,6 +72,8 @@ class Attempts:
         self._clock = clock
         self._chance = chance
         self._quiet_until = 0.0
+        self._waiting = 0  # for their next attempt, and to be woken by a success
+        self._revived = asyncio.Event()  # a new one after each use
 
     async def each(self, batches: Sequence[Batch]) -> Exception | None:
         """Deliver several batches; one that is stopped does not take the others with it."""
@@ -156,10 +158,12 @@ class Attempts:
         retry = self._retry
         began = self._clock()
         interval = float(retry.initial_interval) if retry is not None else 0.0
+        woken = False
         while True:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._consume(batch)
+                self._wake()
                 return
             except Permanent:
                 self.count("otelier_exporter_failed_attempts", kind="permanent")
@@ -180,7 +184,16 @@ class Attempts:
             if patience_s and self._clock() - began + delay_s > patience_s:
                 raise GivenUp(f"{reason} (max_elapsed_time of {patience_s:g}s is over)")
             self.report("Exporting failed. Will retry the request after interval: %s", reason)
-            await self._pause(delay_s)
+            if asked_s:
+                await self._pause(asked_s)  # the other side's wish stands in any case
+            if delay_s > asked_s:
+                # Once only: what fails where others succeed must not be tried with each of them.
+                woken |= await self._pause(delay_s - asked_s, early=not woken)
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._revived.set()
+            self._revived = asyncio.Event()
 
     def _patience_s(self, retry: RetryOnFailure) -> float:
         if retry.max_elapsed_time is not None:
@@ -194,22 +207,35 @@ class Attempts:
             return f"no answer within {self._timeout_s:g}s"
         return f"{type(error).__name__}: {error}"
 
-    async def _pause(self, delay_s: float) -> None:
+    async def _pause(self, delay_s: float, *, early: bool = False) -> bool:
         """
         Wait, unless the collector stops.
 
+        Args:
+            delay_s: how long.
+            early: whether a success of another request ends the wait.
+
+        Returns:
+            Whether it was ended so.
+
         Raises:
-            Stopped: it does.
+            Stopped: the collector does.
         """
         sleeping = asyncio.ensure_future(self._sleep(delay_s))
-        stopping = asyncio.create_task(self.stopping.wait())
+        tasks: set[asyncio.Future[Any]] = {sleeping, asyncio.create_task(self.stopping.wait())}
+        revived = self._revived
+        if early:
+            tasks.add(asyncio.create_task(revived.wait()))
+            self._waiting += 1
         try:
-            await asyncio.wait({sleeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sleeping.cancel()
-            stopping.cancel()
+            self._waiting -= early
+            for task in tasks:
+                task.cancel()
         if self.stopping.is_set():
             raise Stopped
+        return early and revived.is_set() and not sleeping.done()
 
     def count(self, name: str, amount: int = 1, **attributes: str) -> None:
         """Count something about this exporter."""

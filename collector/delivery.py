@@ -40,6 +40,8 @@ from collector.sending import Sizer
 from collector.wal import Reader, Record, Wal
 
 MAX_WINDOW: Final = 10_000
+TOGETHER: Final = 500
+"""Items that a store is given at once, of requests that wait anyway: it shares its writes."""
 
 
 class Delivery:
@@ -321,9 +323,21 @@ class Delivery:
         """Start to deliver what is ready, as soon as there is a slot for it."""
         while self._ready:
             await self._slots.acquire()
-            task = asyncio.create_task(self._work(self._ready.popleft()))
+            task = asyncio.create_task(self._work(self._next()))
             self._working.add(task)
             task.add_done_callback(self._working.discard)
+
+    def _next(self) -> list[Entry]:
+        """The next bundle; for a store with what waits behind it, as far as that is small."""
+        bundle = self._ready.popleft()
+        if self._merge or self._batching is not None:
+            return bundle
+        items = sum(entry.items for entry in bundle)
+        while self._ready and items + self._ready[0][0].items <= TOGETHER:
+            following = self._ready.popleft()
+            items += following[0].items
+            bundle += following
+        return bundle
 
     async def _work(self, bundle: list[Entry]) -> None:
         self._in_flight += 1

@@ -5,8 +5,8 @@ The driver is pymongo's blocking client in a few threads, not its async one: enc
 for longer than a network call takes, so it has to leave the event loop anyway, and then one thread
 does both; and a server that hangs can only hold a thread, whose wait has a deadline (`timeout`).
 Shapes are in _mongodb_shape.py, filters in _mongodb_filter.py, the meaning of answers in
-_mongodb_bulk.py, collections and indexes in _mongodb_indexes.py, statistics in
-_mongodb_statistics.py, dead letters in _mongodb_letters.py.
+_mongodb_bulk.py, how small writes share a bulk in _mongodb_joining.py, collections and indexes in
+_mongodb_indexes.py, statistics in _mongodb_statistics.py, dead letters in _mongodb_letters.py.
 
 A server that is down never delays the start: what looks for it then runs in the background.
 Nothing that happens here is traced (suppressed instrumentation), or each batch would make another.
@@ -35,6 +35,7 @@ from collector.stores._mongodb_calls import Calls
 from collector.stores._mongodb_client import CODEC, DURABLE, client_of, servers
 from collector.stores._mongodb_config import MongoDBConfig
 from collector.stores._mongodb_indexes import REACH_S, Preparation
+from collector.stores._mongodb_joining import Joining
 from collector.stores._mongodb_reading import MAX_FOLLOWERS, READERS, Reading
 from collector.stores.base import (
     DailyStatistic,
@@ -83,7 +84,8 @@ class MongoDB:
         self._host = host
         self._read_only = read_only
         self._servers = servers(config.uri)
-        self._intake = Intake(host, self.write)
+        self._joining = Joining(self.write, f"MongoDB at {self._servers} is too slow for them")
+        self._intake = Intake(host, self._joining)
         self._client: pymongo.MongoClient[dict[str, Any]] | None = None
         self._preparation: Preparation | None = None
         self._statistics: mongodb_statistics.Statistics | None = None
@@ -134,6 +136,7 @@ class MongoDB:
         """Let running calls end (each has its deadline), refuse those that wait, disconnect."""
         await self._reading.stop()
         await self._calls.stop()
+        await self._joining.stop()
         if self._statistics is not None:
             await asyncio.to_thread(self._statistics.stop)
         if self._preparation is not None:

@@ -337,6 +337,31 @@ async def test_stores_get_requests_as_they_came(tmp_path):
     assert sorted(keys) == sorted((each.request.key, ids(each)) for each in sent)
 
 
+@pytest.mark.parametrize("merge", [False, True])
+async def test_a_store_is_given_what_waits_at_once(tmp_path, merge):
+    """R4: a backlog goes 500 items at a time to a store, which shares its writes; request by request to others."""
+    running, most = 0, []
+    go = asyncio.Event()
+
+    async def exporter(batch):
+        nonlocal running
+        running += 1
+        most.append(running)
+        await go.wait()
+        running -= 1
+
+    async with Log(tmp_path) as log:
+        for each in range(30):
+            await log.consume(logs(*(f"{each}-{item}" for item in range(100))))
+        await log.add("late", exporter, merge=merge, num_consumers=1, start="oldest")
+        await until(lambda: len(most) == (1 if merge else 5))
+        await asyncio.sleep(0.05)
+        assert most == ([1] if merge else [1, 2, 3, 4, 5])
+        go.set()
+        await settled(log, "late")
+    assert len(most) == 30
+
+
 YAML = """
 receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
 exporters:
@@ -409,6 +434,54 @@ async def test_waits_grow_are_random_and_never_shorter_than_asked():
         await delivery(logs("a"))
     assert delays == [2.5, 11.25, 60.0, 10.0]
     assert sink.taken == ["a"]
+
+
+async def test_a_success_ends_the_waits_of_others_once():
+    """R4: what piled up in an outage goes when it is over; a request that still fails is not tried each time."""
+    down = True
+    calls = []
+    waits = asyncio.Event()
+
+    def fails(batch):
+        calls.append(*ids(batch))
+        return Retryable("down", 0.0) if down or ids(batch) == ["bad"] else None
+
+    async def sleep(delay_s):
+        waits.set()
+        await asyncio.Event().wait()  # for ever: only a success ends it
+
+    sink = Sink(fails)
+    sending = Sending(queue=SendingQueue(), retry=RetryOnFailure())
+    async with Delivery(host("sink"), sink, sending, sleep=sleep) as delivery:
+        for each in ("a", "b", "bad"):
+            await delivery(logs(each))
+        await until(lambda: len(calls) == 3 and waits.is_set())
+        assert sink.taken == []
+        down = False
+        for each in ("c", "d", "e"):
+            await delivery(logs(each))
+            await until(lambda each=each: each in sink.taken)
+        await until(lambda: {"a", "b"} <= set(sink.taken))
+        assert sorted(calls) == ["a", "a", "b", "b", "bad", "bad", "c", "d", "e"]
+
+
+async def test_a_success_leaves_a_wait_that_was_asked_for():
+    """Retry-After stands, whatever becomes of other requests meanwhile."""
+    asked = []
+
+    async def sleep(delay_s):
+        asked.append(delay_s)
+        await asyncio.Event().wait()
+
+    sink = Sink(lambda batch: Retryable("later", 60.0) if ids(batch) == ["a"] else None)
+    sending = Sending(queue=SendingQueue(), retry=RetryOnFailure())
+    async with Delivery(host("sink"), sink, sending, sleep=sleep) as delivery:
+        await delivery(logs("a"))
+        await until(lambda: asked == [60.0])
+        await delivery(logs("b"))
+        await until(lambda: sink.taken == ["b"])
+        await asyncio.sleep(0.05)
+        assert sink.calls == [["a"], ["b"]]
 
 
 async def test_an_attempt_has_a_timeout():
