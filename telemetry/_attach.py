@@ -114,10 +114,11 @@ def detach() -> None:
 
 def ensure() -> None:
     """Put back what somebody removed."""
-    handlers = logging.getLogger().handlers
+    root = logging.root
+    handlers = root.handlers
     for handler in _ours:
         if handler not in handlers:
-            logging.getLogger().addHandler(handler)
+            root.addHandler(handler)
 
 
 def handlers() -> list[logging.Handler]:

@@ -16,7 +16,8 @@ from typing import Any, Final
 from opentelemetry.sdk.trace import _Span, logger
 from opentelemetry.sdk.util import BoundedList
 
-from telemetry import _diagnostics, _values
+from telemetry import _diagnostics, _loops, _values
+from telemetry._loops import fast_plain
 
 PLAIN: Final = frozenset((bool, int, float))
 PLAIN_TEXT: Final = 1024
@@ -106,15 +107,16 @@ class GuardedSpan(_Span):
             or len(attributes) > _values.ITEMS
         ):
             return False
-        for name, value in attributes.items():
-            kind = type(value)
-            if type(name) is not str or not name:
-                return False
-            if kind is str:
-                if len(value) > PLAIN_TEXT or not value.isascii():
+        if fast_plain(attributes) != _loops.PLAIN:
+            for name, value in attributes.items():
+                kind = type(value)
+                if type(name) is not str or not name:
                     return False
-            elif kind not in PLAIN or (kind is int and not -_INT64 <= value < _INT64):
-                return False
+                if kind is str:
+                    if len(value) > PLAIN_TEXT or not value.isascii():
+                        return False
+                elif kind not in PLAIN or (kind is int and not -_INT64 <= value < _INT64):
+                    return False
         with self._lock:
             room = held.maxlen is None or len(own) + len(attributes) <= held.maxlen
             if not room or self._end_time is not None or held._immutable:  # noqa: SLF001 - as the SDK

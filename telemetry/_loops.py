@@ -83,6 +83,35 @@ def others(mapping: dict[str, Any], names: frozenset[str]) -> dict[str, Any] | N
     return {name: value for name, value in mapping.items() if name not in names} or None
 
 
+PLAIN: Final = 2
+"""What `plain` says of texts, numbers and booleans that need no cleaning; 1 is the same with None."""
+PLAIN_PAIRS: Final = 64
+PLAIN_TEXT: Final = 256
+_INT64: Final = 1 << 63
+
+
+def plain(mapping: object) -> int:
+    """`PLAIN`, 1, or 0 when a name or a value of a mapping needs a look."""
+    if type(mapping) is not dict or len(mapping) > PLAIN_PAIRS:
+        return 0
+    found = PLAIN
+    for name, value in mapping.items():
+        kind = type(value)
+        if type(name) is not str or not name:
+            return 0
+        if kind is str:
+            if len(value) > PLAIN_TEXT or not value.isascii():
+                return 0
+        elif kind is int:
+            if not -_INT64 <= value < _INT64:
+                return 0
+        elif value is None:
+            found = 1
+        elif kind is not float and kind is not bool:
+            return 0
+    return found
+
+
 def load() -> Any:
     """The compiled loops, or None."""
     if os.environ.get("OTELIER_PURE_PYTHON") == "1":
@@ -103,3 +132,4 @@ fast_weigh: Final[Callable[[dict[str, Any], Callable[[Any], int]], int]] = getat
 fast_others: Final[Callable[[dict[str, Any], frozenset[str]], dict[str, Any] | None]] = getattr(
     core, "others", others
 )
+fast_plain: Final[Callable[[object], int]] = getattr(core, "plain", plain)

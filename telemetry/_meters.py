@@ -36,8 +36,11 @@ from opentelemetry.sdk.metrics._internal.measurement import Measurement
 from opentelemetry.trace import Span
 from opentelemetry.util.types import Attributes
 
+from telemetry._loops import core
 from telemetry._processors import FirstMeasurement
 from telemetry._sdk import SPAN_KEY, current_context
+
+_NATIVE: Final = core if hasattr(core, "Measure") else None
 
 KEPT: Final = 256
 """Attribute sets that an instrument remembers; more than that are no labels but a mistake."""
@@ -97,16 +100,29 @@ def quickened(instrument: Any) -> Any:
     # The class stays: readers choose temporality and aggregation by it.
     if type(instrument) is _Histogram:
         if "record" not in instrument.__dict__:
-            vars(instrument)["record"] = Measure(instrument, instrument.record, 0.0)
+            vars(instrument)["record"] = measure(instrument, instrument.record, 0.0)
     elif type(instrument) in (_Counter, _UpDownCounter) and "add" not in instrument.__dict__:
         least = 0.0 if type(instrument) is _Counter else -math.inf
-        vars(instrument)["add"] = Measure(instrument, instrument.add, least)
+        vars(instrument)["add"] = measure(instrument, instrument.add, least)
     return instrument
+
+
+def measure(instrument: Any, slow: Callable[..., None], least: float) -> Callable[..., None]:
+    """
+    What takes the measurements of one instrument: natively where that is compiled.
+
+    Args:
+        instrument: of the SDK.
+        slow: the SDK's method.
+        least: the smallest amount that is one.
+    """
+    own = Measure(instrument, slow, least)
+    return own if _NATIVE is None else own.native(_NATIVE)
 
 
 class Measure:
     """
-    Takes the measurements of one instrument.
+    Takes the measurements of one instrument; telemetry/_core_measures.h does the same.
 
     Args:
         instrument: of the SDK.
@@ -166,6 +182,32 @@ class Measure:
         for take in found:
             take(amount, now, sampled, here)
 
+    def native(self, core: Any) -> Callable[..., None]:
+        """The same, compiled: what is rare is asked of this one."""
+        chosen = self._filter
+        first = type(chosen) is FirstMeasurement
+        by_trace = chosen.by_trace if first else type(chosen) is TraceBasedExemplarFilter
+
+        def remember(labels: dict[str, Any]) -> tuple[Any, ...] | None:
+            ways = self._ways(labels, core.Way)
+            return None if ways is None else tuple(ways)
+
+        def asked(amount: float, attributes: Any, context: Context) -> Any:
+            return self._sampled(amount, attributes, context)
+
+        made: Callable[..., None] = core.Measure(
+            self._instrument,
+            self._slow,
+            self._least,
+            self._consumer,
+            remember,
+            current_context,
+            chosen.begun if first else None,
+            None if by_trace else asked,
+            SPAN_KEY,
+        ).take
+        return made
+
     def _sampled(self, amount: float, attributes: Any, context: Context) -> Any:
         """The span context of the exemplar; None for none. May begin the process's reader."""
         chosen = self._filter
@@ -192,18 +234,31 @@ class Measure:
         if storages is not of:
             known = {}
             self._remembered = (storages, known)
-        if len(known) >= KEPT or len(attributes) > _LONG or not storages:
-            return
+        if len(known) < KEPT:
+            found = self._ways(attributes.copy(), None)
+            if found is not None:
+                known[key] = found
+
+    def _ways(self, labels: dict[str, Any], native: Any) -> list[Any] | None:
+        """
+        What takes the measurements of one attribute set; None when it is not to be remembered.
+
+        Args:
+            labels: the set, which nobody changes from now on.
+            native: `Way` of the native core, if that is to take them.
+        """
+        storages = self._consumer._reader_storages  # noqa: SLF001
+        if len(labels) > _LONG or not storages:
+            return None
         plain = all(
             type(name) is str and type(value) in (str, int, float, bool)
-            for name, value in attributes.items()
+            for name, value in labels.items()
         )
         if not plain:
-            return
-        labels = attributes.copy()
+            return None
         hashed = _hash_attributes(labels)
-        known[key] = [
-            _taker(match, hashed, labels, self._instrument)
+        return [
+            _taker(match, hashed, labels, self._instrument, native)
             for storage in storages.values()
             for match in storage._get_or_init_view_instrument_match(self._instrument)  # noqa: SLF001
         ]
@@ -217,8 +272,16 @@ Taker = Callable[[float, int, Any, Context], None]
 """Takes an amount, the time, the span of an exemplar or None, the context."""
 
 
-def _taker(match: Any, hashed: Any, labels: dict[str, Any], instrument: Any) -> Taker:
+def _taker(
+    match: Any, hashed: Any, labels: dict[str, Any], instrument: Any, native: Any
+) -> Callable[..., None]:
     """What takes the measurements of one attribute set for one view of one reader."""
+
+    def told(taker: Taker) -> Callable[..., None]:
+        """As the native core calls what it does not do itself."""
+        if native is None:
+            return taker
+        return lambda amount, sampled, context: taker(amount, 0, sampled, context)
 
     def measured(amount: float, now: int, context: Context) -> Any:
         """A measurement without the cleaning: it was done."""
@@ -237,7 +300,7 @@ def _taker(match: Any, hashed: Any, labels: dict[str, Any], instrument: Any) -> 
         def through_view(amount: float, now: int, sampled: Any, context: Context) -> None:
             match.consume_measurement(measured(amount, now, context), sampled is not None)
 
-        return through_view
+        return told(through_view)
     found = match._attributes_aggregation.get(hashed)  # noqa: SLF001
     if found is None or match._reset_on_collect:  # noqa: SLF001
 
@@ -247,20 +310,21 @@ def _taker(match: Any, hashed: Any, labels: dict[str, Any], instrument: Any) -> 
                     measured(amount, now, context), sampled is not None
                 )
 
-        return under_lock
+        return told(under_lock)
     reservoir = type(found._reservoir)  # noqa: SLF001
     if type(found) is _SumAggregation and reservoir is SimpleFixedSizeExemplarReservoir:
-        return _summed(found, labels)
+        made: Callable[..., None] = native("s", found, labels) if native else _summed(found, labels)
+        return made
     if (
         type(found) is _ExplicitBucketHistogramAggregation
         and reservoir is AlignedHistogramBucketExemplarReservoir
     ):
-        return _bucketed(found, labels)
+        return native("b", found, labels) if native else _bucketed(found, labels)
 
     def asked(amount: float, now: int, sampled: Any, context: Context) -> None:
         found.aggregate(measured(amount, now, context), sampled is not None)
 
-    return asked
+    return told(asked)
 
 
 def _summed(found: Any, labels: dict[str, Any]) -> Taker:

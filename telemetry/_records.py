@@ -10,6 +10,7 @@ wins over the id of the scope.
 import logging
 import re
 import threading
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
@@ -61,6 +62,11 @@ STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
 }
 
 
+_plain_fields: Final[
+    Callable[[dict[str, Any], frozenset[str], dict[str, str]], dict[str, Value] | None] | None
+] = getattr(_loops.core, "fields", None)
+
+
 def message(record: logging.LogRecord) -> str:
     """The formatted message; with a format that does not fit, what there is of it."""
     try:
@@ -86,6 +92,10 @@ def _reasonable(text: Any, args: Any) -> bool:
 def fields(record: logging.LogRecord) -> dict[str, Value]:
     """The application's fields by attribute name, cleaned and bounded."""
     own = record.__dict__
+    if _plain_fields is not None and FIELDS not in own:
+        plain = _plain_fields(own, STANDARD, _context.ATTRIBUTE)
+        if plain is not None:
+            return plain
     result: dict[str, Value] = {}
     named, clean = _context.ATTRIBUTE, _values.clean
     for source in (_loops.fast_others(own, STANDARD), own.get(FIELDS)):

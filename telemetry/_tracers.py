@@ -40,6 +40,7 @@ from opentelemetry.util.types import Attributes
 
 from telemetry import _values
 from telemetry._guarded_span import GuardedSpan
+from telemetry._loops import fast_plain as _plain
 from telemetry._processors import GuardedSpanProcessors, Ids
 from telemetry._sdk import current_context
 
@@ -229,9 +230,10 @@ def _held(attributes: Any, limits: SpanLimits) -> BoundedAttributes | None:
     if attributes:
         if type(attributes) is not dict or len(attributes) > most:
             return None
-        for name, value in attributes.items():
-            if type(name) is not str or not name or type(value) not in _PLAIN:
-                return None
+        if not _plain(attributes):
+            for name, value in attributes.items():
+                if type(name) is not str or not name or type(value) not in _PLAIN:
+                    return None
         own = attributes.copy()
     held: Any = object.__new__(BoundedAttributes)
     held.__dict__ = {

@@ -142,7 +142,9 @@ class Exchange:
         """The headers of the answer, with the ids and the trace as they are now."""
         span = self.request.entry or trace.get_current_span()
         correlation_id = str(self._shared.ids.get(CORRELATION_ID, ""))
-        if not _asgi_headers.usable(correlation_id.encode("utf-8", "replace")):
+        if correlation_id is not self._correlation_id and not _asgi_headers.usable(
+            correlation_id.encode("utf-8", "replace")
+        ):
             correlation_id = self._correlation_id  # the application's own, unfit for a header
         self.headers[:] = _asgi_headers.of_answer(
             self._request_id,
@@ -169,7 +171,10 @@ class Exchange:
     def _name_entry(self) -> None:
         """Give the server span its route, where its owner does not know routes."""
         entry = self.request.entry
-        if entry is None or not entry.is_recording() or HTTP_ROUTE in (entry.attributes or {}):
+        if entry is None or not entry.is_recording():
+            return
+        held = getattr(entry, "_attributes", None) or getattr(entry, "attributes", None)
+        if held and HTTP_ROUTE in _sdk.plain(held):
             return
         route = self._route()
         if route is not None:
@@ -293,8 +298,10 @@ class Exchange:
 
     def _route(self) -> str | None:
         """The template: as the server span has it, else as the router says."""
-        attributes = getattr(self.request.entry, "attributes", None)
-        route = attributes.get(HTTP_ROUTE) if attributes else None
+        entry = self.request.entry
+        # The fields and not the property, which locks for each look.
+        held = getattr(entry, "_attributes", None) or getattr(entry, "attributes", None)
+        route = _sdk.plain(held).get(HTTP_ROUTE) if held else None
         if route is None:
             route = getattr(self._scope.get("fastapi.telemetry"), "route", None)
         if route is None:

@@ -10,7 +10,7 @@ Routes are patterns over the path, as in routing tables: `/users/{id}` (one segm
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -19,6 +19,9 @@ from telemetry import _diagnostics, _settings
 TRACE_HEADERS: Final = ("traceresponse", "server-timing", "both", "none")
 _METHOD = re.compile(r"([A-Z]+|\*) +(?=/)")
 _SEGMENT = re.compile(r"\\{[^/]*?\\}")
+
+MIDDLEWARES: Final = 64
+"""Sets of rules whose patterns are kept as one."""
 
 Rule = tuple[str, re.Pattern[str], float]
 """Method (`*` for all), path, and how many of the matching requests to keep."""
@@ -177,9 +180,25 @@ def take(arguments: Mapping[str, Any] | None = None) -> Options:
 
 def rule_for(rules: Sequence[Rule], method: str, paths: Sequence[str]) -> Rule | None:
     """The first rule that matches a request, by one of the forms of its path."""
+    if not any(map(_matcher(rules), paths)):
+        return None
     for rule in rules:
         if rule[0] in ("*", method):
             for path in paths:
                 if rule[1].fullmatch(path):
                     return rule
     return None
+
+
+_matchers: dict[int, tuple[Sequence[Rule], Callable[[str], object]]] = {}
+
+
+def _matcher(rules: Sequence[Rule]) -> Callable[[str], object]:
+    """All patterns of some rules as one, which most requests do not match."""
+    known = _matchers.get(id(rules))
+    if known is None or known[0] is not rules:
+        if len(_matchers) >= MIDDLEWARES:
+            _matchers.clear()
+        whole = "|".join(f"(?:{rule[1].pattern})" for rule in rules) or "(?!)"
+        known = _matchers[id(rules)] = (rules, re.compile(whole, re.DOTALL).fullmatch)
+    return known[1]

@@ -1,10 +1,12 @@
 """The loops over attributes: compiled and in Python they say the same."""
 
+import logging
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry import _loops
+from telemetry import _loops, _records, _values
 
 ids = st.text("0123456789abcdefABCDEF-", min_size=12, max_size=66)
 texts = st.text(max_size=20) | ids | st.sampled_from(["a", "ORDER-12345", "x@y.example", "\ud800"])
@@ -138,3 +140,50 @@ def test_an_error_in_a_callback_comes_through():
         _loops.core.attributes({"a": {1}}, 1, fail)
     with pytest.raises(LookupError):
         _loops.core.weigh({"a": []}, fail)
+
+
+@needs_core
+@settings(deadline=None)
+@given(mappings | st.dictionaries(names, values, min_size=63, max_size=66) | values)
+def test_what_is_plain(mapping):
+    """The same answer; nothing that needs cleaning is plain."""
+    found = _loops.core.plain(mapping)
+    assert found == _loops.plain(mapping)
+    if found:
+        assert _values.fields(mapping) == mapping
+
+
+record_names = names | st.sampled_from(
+    ["user_id", "user.id", "correlation_id", "msg", "args", "levelname", "x" * 300]
+)
+
+
+@needs_core
+@settings(deadline=None)
+@given(st.dictionaries(record_names, values, max_size=8))
+def test_the_fields_of_a_log_record(extra):
+    """As in Python, in the same order; where the core leaves it to Python, it is Python."""
+    record = logging.makeLogRecord(extra)
+    found = _records.fields(record)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_records, "_plain_fields", None)
+        slowly = _records.fields(record)
+    assert list(map(repr, found.items())) == list(map(repr, slowly.items()))
+
+
+@needs_core
+def test_the_usual_fields_are_not_left_to_python():
+    known = {"user_id": "user.id"}
+    given = {"msg": "m", "n": 1, "f": 1.5, "b": True, "none": None, "user_id": "u", "s": "x" * 256}
+    assert _loops.core.fields(given, frozenset(("msg",)), known) == {
+        "n": 1,
+        "f": 1.5,
+        "b": True,
+        "none": None,
+        "user.id": "u",
+        "s": "x" * 256,
+    }
+    for other in ({"s": "x" * 257}, {"s": "ü"}, {"n": 2**63}, {"l": []}, {"user_id": 7}, {7: 1}):
+        assert _loops.core.fields(other, frozenset(("msg",)), known) is None
+    assert _loops.core.fields({f"k{n}": n for n in range(65)}, frozenset(), known) is None
+    assert _loops.core.fields({"user_id": None}, frozenset(), known) == {}
