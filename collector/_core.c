@@ -12,6 +12,8 @@
  * survey(shapes, root, metrics, data, groups, items, elements) walks the same way and makes nothing:
  * it counts what a parser would have to make. Its twin is in collector/_otlp_survey.py.
  *
+ * span_rows in _core_spans.h walks by the same schemas and writes rows of SQLite, without dicts.
+ *
  * Any bytes are safe: lengths are checked against the end of their message, depth is bounded, and
  * what is not valid protobuf raises ValueError. Merging follows the protobuf encoding guide:
  * the last scalar wins, repeated fields collect, a message that comes twice is merged.
@@ -42,6 +44,10 @@ typedef struct schema {
     struct field {
         PyObject *key;      /* NULL: unknown field, skipped */
         PyObject *words;    /* ENUM: tuple of str, or NULL for plain ints */
+        const char *name;   /* the key, and below the words, for who has no GIL */
+        Py_ssize_t name_size;
+        struct word { const char *text; Py_ssize_t size; } *spelled;
+        int many_words;
         PyObject *holder;   /* MESSAGE: the capsule that owns `sub` */
         struct schema *sub;
         uint8_t kind, repeated, presence;
@@ -497,6 +503,7 @@ static void schema_free(PyObject *capsule)
     for (int i = 0; s && i < MAX_FIELD; i++) {
         Py_XDECREF(s->fields[i].key);
         Py_XDECREF(s->fields[i].words);
+        PyMem_Free(s->fields[i].spelled);
         Py_XDECREF(s->fields[i].holder);
     }
     PyMem_Free(s);
@@ -505,6 +512,27 @@ static void schema_free(PyObject *capsule)
 PyDoc_STRVAR(schema_doc, "schema(fields)\n--\n\n"
 "A message type: a list of (number, key, kind, repeated, presence, extra); extra is the schema of\n"
 "a MESSAGE, the tuple of words of an ENUM, or None.");
+
+/* The words of an enum as they are in memory; the tuple keeps them. */
+static int spell(struct field *f, PyObject *words)
+{
+    if (!PyTuple_CheckExact(words)) {
+        PyErr_SetString(PyExc_TypeError, "words are a tuple");
+        return -1;
+    }
+    Py_ssize_t many = PyTuple_Size(words);
+    if (!(f->spelled = PyMem_Calloc((size_t)many + 1, sizeof *f->spelled))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    f->words = Py_NewRef(words);
+    for (; f->many_words < many; f->many_words++) {
+        struct word *w = &f->spelled[f->many_words];
+        if (!(w->text = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(words, f->many_words), &w->size)))
+            return -1;
+    }
+    return 0;
+}
 
 static PyObject *py_schema(PyObject *self, PyObject *fields)
 {
@@ -528,6 +556,12 @@ static PyObject *py_schema(PyObject *self, PyObject *fields)
             goto fail;
         }
         struct field *f = &s->fields[at];
+        if (f->key) {
+            PyErr_SetString(PyExc_ValueError, "a field number that came before");
+            goto fail;
+        }
+        if (!(f->name = PyUnicode_AsUTF8AndSize(key, &f->name_size)))
+            goto fail;
         f->kind = (uint8_t)kind;
         f->repeated = (uint8_t)repeated;
         f->presence = (uint8_t)presence;
@@ -536,8 +570,8 @@ static PyObject *py_schema(PyObject *self, PyObject *fields)
             if (!(f->sub = PyCapsule_GetPointer(extra, "schema")))
                 goto fail;
             f->holder = Py_NewRef(extra);
-        } else if (extra != Py_None)
-            f->words = Py_NewRef(extra);
+        } else if (extra != Py_None && spell(f, extra) < 0)
+            goto fail;
     }
     if (size >= 0)
         return capsule;
@@ -784,8 +818,14 @@ static PyObject *py_survey(PyObject *self, PyObject *args)
 #include "_core_bson.h"
 #include "_core_rows.h"
 #include "_core_finish.h"
+#include "_core_text.h"
+#include "_core_json.h"
+#include "_core_direct.h"
+#include "_core_spans.h"
 
 static PyMethodDef methods[] = {
+    {"span_rows", py_span_rows, METH_VARARGS, span_rows_doc},
+    {"direct_setup", py_direct_setup, METH_VARARGS, direct_setup_doc},
     {"row", py_row, METH_VARARGS, row_doc},
     {"row_setup", py_row_setup, METH_VARARGS, row_setup_doc},
     {"finish_spans", py_finish_spans, METH_VARARGS, finish_spans_doc},

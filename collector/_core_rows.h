@@ -3,7 +3,8 @@
  *
  * What: row(document, columns, place, most) gives the parameters of an INSERT. Which columns a table has
  * is said by a list, so no name of a field is written down here.
- * Why not the JSON of the document, too: msgspec writes it in half the time of a plain writer in C.
+ * Why not the JSON of the document, too: from dicts msgspec writes it in half the time of a plain writer in C.
+ * Spans of usual requests have neither dicts nor this: _core_spans.h.
  */
 
 static PyObject *row_json, *row_severity, *row_milliseconds;

@@ -98,17 +98,17 @@ def read(wire: bytes | None, message: Any) -> dict[str, Any]:
     if CORE is None:
         return _walk(message)
     found: dict[str, Any] = CORE.decode(
-        _native(message.DESCRIPTOR), message.SerializeToString() if wire is None else wire
+        native_schema(message.DESCRIPTOR), message.SerializeToString() if wire is None else wire
     )
     return found
 
 
-def _native(descriptor: Any) -> Any:
+def native_schema(descriptor: Any) -> Any:
     """The core's schema of a message type, made once."""
     made = _natives.get(descriptor.full_name)
     if made is None and CORE is not None:
         fields = [
-            (*field[:5], _native(field[5]) if field[2] == _MESSAGE else field[5])
+            (*field[:5], native_schema(field[5]) if field[2] == _MESSAGE else field[5])
             for field in _schema(descriptor)
         ]
         made = _natives[descriptor.full_name] = CORE.schema(fields)

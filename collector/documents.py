@@ -83,9 +83,12 @@ from collector._json import loads as loads
 from collector._json import text as text
 from collector._rebuild import rebuild_into
 from collector._schema import CORE as CORE
+from collector._schema import native_schema as native_schema
 from collector._schema import read
 from collector._takes import LOG as LOG
-from collector._takes import SPAN, Take, as_parts
+from collector._takes import SPAN as SPAN
+from collector._takes import Take
+from collector._takes import as_parts as as_parts
 from collector.model import Batch, Signal
 from collector.otlp import new_message
 
@@ -207,8 +210,8 @@ def _scope(scoped: Document, common: Document) -> Document:
     return {**common, "scope": scope} if scope else common
 
 
-def _received_at(batch: Batch) -> datetime:
-    # Milliseconds, because that is what every store can keep.
+def received_at(batch: Batch) -> datetime:
+    """The field of this name: milliseconds, because that is what every store can keep."""
     received = batch.request.received_at_unix_nano
     return moment(received - received % 1_000_000)
 
@@ -304,10 +307,10 @@ if CORE is not None:
 
 def _spans(request: Document, batch: Batch) -> list[Document]:
     found: list[Document] = []
-    received_at = _received_at(batch)
+    arrived = received_at(batch)
     prefix = f"{batch.request.tenant}\0".encode()
     for group in request.get("resource_spans", ()):
-        resource = _resource(group, received_at)
+        resource = _resource(group, arrived)
         for scoped in group.get("scope_spans", ()):
             spans = scoped.get("spans", [])
             _finish_spans(spans, _scope(scoped, resource), prefix)
@@ -317,12 +320,12 @@ def _spans(request: Document, batch: Batch) -> list[Document]:
 
 def _logs(request: Document, batch: Batch) -> list[Document]:
     found: list[Document] = []
-    received_at = _received_at(batch)
+    arrived = received_at(batch)
     received = batch.request.received_at_unix_nano
     prefix = f"{batch.request.tenant}\0".encode()
     identity = int.from_bytes(batch.request.key[:8])
     for group in request.get("resource_logs", ()):
-        resource = _resource(group, received_at)
+        resource = _resource(group, arrived)
         for scoped in group.get("scope_logs", ()):
             common = _scope(scoped, resource)
             logger_name = common.get("scope", {}).get("name")
@@ -337,10 +340,10 @@ POINTS: Final = ("gauge", "sum", "histogram", "exponential_histogram", "summary"
 
 def _metrics(request: Document, batch: Batch) -> list[Document]:
     found: list[Document] = []
-    received_at = _received_at(batch)
+    arrived = received_at(batch)
     tenant = batch.request.tenant
     for group in request.get("resource_metrics", ()):
-        resource = _resource(group, received_at)
+        resource = _resource(group, arrived)
         # Sorted, so that a client that shuffles its attributes feeds the same series.
         owner = dumps(resource.get("resource", {}), ordered=True)
         for scoped in group.get("scope_metrics", ()):

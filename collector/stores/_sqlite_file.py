@@ -7,6 +7,9 @@ Exactly one connection writes and checkpoints, because SQLite before 3.51.3 can 
 two connections reset at once; a lock file beside the database keeps a second collector out. The lock
 is on a file of its own, because closing any descriptor of the database would drop SQLite's locks.
 
+After a good many rows the log is moved into the file, once those who waited have their answer: that
+takes two more fsyncs, and what was acknowledged is safe in the log.
+
 The same thread tends the file between commits (_sqlite_upkeep.py), one small step at a time, so
 that nobody waits long for it.
 
@@ -23,21 +26,21 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from collector.errors import Retryable, StartFailed
-from collector.stores._sqlite_schema import INSERT_MANY, connect
+from collector.stores._sqlite_schema import Statement, connect
 from collector.stores._sqlite_upkeep import Upkeep
-
-Row = tuple[Any, ...]
 
 MAX_WAITING: Final = 100_000
 """Documents that may wait for a commit; more is refused for now."""
 
 MAX_GROUP: Final = 20_000
 """Documents in one transaction, which bounds how long the first of them waits."""
+
+MOVED_AFTER: Final = 10_000
+"""Rows after which the log is moved into the file: about 25 MB of spans."""
 
 
 def lock(path: Path) -> int:
@@ -71,15 +74,20 @@ class Write:
 
     Args:
         statement: run for each row; how many rows it changed is the answer.
-        rows: its parameters.
+        values: its parameters, those of one row behind those of another.
         more: further statements and parameters for the same transaction, not counted.
         done: gets the answer.
     """
 
-    statement: str
-    rows: Sequence[Row]
-    more: Sequence[tuple[str, Sequence[Row]]]
+    statement: Statement
+    values: Sequence[Any]
+    more: Sequence[tuple[Statement, Sequence[Any]]]
     done: asyncio.Future[int]
+
+    @property
+    def rows(self) -> int:
+        """How many rows these are."""
+        return len(self.values) // self.statement.width
 
 
 class Writer:
@@ -99,6 +107,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._waiting = 0
         self._connection: sqlite3.Connection | None = None
+        self._moved = 0
         self._loop = asyncio.get_running_loop()
         self._thread: threading.Thread | None = None
 
@@ -117,9 +126,9 @@ class Writer:
 
     async def write(
         self,
-        statement: str,
-        rows: Sequence[Row],
-        more: Sequence[tuple[str, Sequence[Row]]] = (),
+        statement: Statement,
+        values: Sequence[Any],
+        more: Sequence[tuple[Statement, Sequence[Any]]] = (),
     ) -> int:
         """
         Commit rows; those whose id is there already change nothing.
@@ -132,15 +141,16 @@ class Writer:
         """
         if self._thread is None:
             raise Retryable(f"the SQLite store {self._path} is closed")
-        if self._waiting and self._waiting + len(rows) > MAX_WAITING:
+        write = Write(statement, values, more, self._loop.create_future())
+        rows = write.rows
+        if self._waiting and self._waiting + rows > MAX_WAITING:
             raise Retryable(f"{self._waiting} documents wait for the disk of {self._path} already")
-        self._waiting += len(rows)
+        self._waiting += rows
         try:
-            write = Write(statement, rows, more, self._loop.create_future())
             self._queue.put(write)
             return await write.done
         finally:
-            self._waiting -= len(rows)
+            self._waiting -= rows
 
     def _run(self) -> None:
         running = True
@@ -151,6 +161,7 @@ class Writer:
                 # A loop that is gone took its futures with it.
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(_resolve, group, results)
+                self._move()
             self._tend(running=running)
         if self._connection is not None:
             self._connection.close()
@@ -168,25 +179,44 @@ class Writer:
             if item is None:
                 return group, False
             group.append(item)
-            size += len(item.rows)
+            size += item.rows
             wait_s = 0.0
         return group, True
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self._path, self._route)
+            self._moved = 0
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()  # rolls back
+
+    def _move(self) -> None:
+        """Move the log into the file when it is long enough."""
+        connection = self._connection
+        if connection is None or connection.total_changes - self._moved < MOVED_AFTER:
+            return
+        self._moved = connection.total_changes
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error:  # the log has everything; SQLite tries again by itself
+            self._drop()
 
     def _tend(self, *, running: bool) -> None:
         """One step of upkeep, when it is due; the last one at the end."""
         if running and self._upkeep.wait_s() > 0:
             return
         try:
-            if self._connection is None:
-                self._connection = connect(self._path, self._route)
+            connection = self._open()
             if running:
-                self._upkeep.step(self._connection)
+                self._upkeep.step(connection)
             else:
-                self._upkeep.finish(self._connection)
+                self._upkeep.finish(connection)
         except Exception as error:  # the data goes first; it is tried again
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            self._drop()
             self._upkeep.failed(error)
 
     def _outcomes(self, group: Sequence[Write]) -> Sequence[int | Exception]:
@@ -203,9 +233,7 @@ class Writer:
             return [error]
 
     def _commit(self, group: Sequence[Write]) -> list[int]:
-        if self._connection is None:
-            self._connection = connect(self._path, self._route)
-        connection = self._connection
+        connection = self._open()
         try:
             connection.execute("BEGIN IMMEDIATE")
             counts = _together(connection, group)
@@ -215,8 +243,7 @@ class Writer:
                 counts = [_alone(connection, write) for write in group]
             connection.execute("COMMIT")
         except BaseException:
-            self._connection = None
-            connection.close()  # rolls back
+            self._drop()
             raise
         return counts
 
@@ -229,49 +256,50 @@ def _together(connection: sqlite3.Connection, group: Sequence[Write]) -> list[in
         None when it takes one after the other to tell: some rows were there already, or these are
         not all new rows.
     """
-    if len(group) == 1 or any(write.statement not in INSERT_MANY for write in group):
+    if len(group) == 1 or any(not write.statement.many for write in group):
         return None
-    joined: dict[str, list[Row]] = {}
-    others: dict[str, list[Row]] = {}
+    joined: dict[Statement, list[Any]] = {}
+    others: dict[Statement, list[Any]] = {}
     for write in group:
-        joined.setdefault(write.statement, []).extend(write.rows)
-        for statement, rows in write.more:
-            others.setdefault(statement, []).extend(rows)
-    for statement, rows in joined.items():
+        joined.setdefault(write.statement, []).extend(write.values)
+        for statement, values in write.more:
+            others.setdefault(statement, []).extend(values)
+    for statement, values in joined.items():
         before = connection.total_changes
-        _execute(connection, statement, rows)
-        if connection.total_changes - before != len(rows):
+        _execute(connection, statement, values)
+        if (connection.total_changes - before) * statement.width != len(values):
             return None
-    for statement, rows in others.items():
-        _execute(connection, statement, rows)
-    return [len(write.rows) for write in group]
+    for statement, values in others.items():
+        _execute(connection, statement, values)
+    return [write.rows for write in group]
 
 
 def _alone(connection: sqlite3.Connection, write: Write) -> int:
     """Run the statements of one write; how many rows the first of them changed."""
     before = connection.total_changes
-    _execute(connection, write.statement, write.rows)
+    _execute(connection, write.statement, write.values)
     changed = connection.total_changes - before
-    for statement, rows in write.more:
-        _execute(connection, statement, rows)
+    for statement, values in write.more:
+        _execute(connection, statement, values)
     return changed
 
 
-def _execute(connection: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
+def _execute(connection: sqlite3.Connection, statement: Statement, values: Sequence[Any]) -> None:
     """
     Run a statement for each row, many rows at a time where it can be had.
 
     Around each step SQLite's thread waits for the GIL, up to the switch interval for each thread
     that computes; at several thousand rows a commit that was most of what the writer did.
     """
-    done = 0
+    done, end, width = 0, len(values), statement.width
     most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-    for count, parameters, many in INSERT_MANY.get(statement, ()):
-        while parameters <= most and len(rows) - done >= count:
-            connection.execute(many, tuple(chain.from_iterable(rows[done : done + count])))
-            done += count
-    if done < len(rows):
-        connection.executemany(statement, rows[done:])
+    for size, many in statement.many:
+        while size <= most and end - done >= size:
+            connection.execute(many, values[done : done + size])
+            done += size
+    if done < end:
+        rest = (values[at : at + width] for at in range(done, end, width))
+        connection.executemany(statement.text, rest)
 
 
 def _resolve(group: Sequence[Write], results: Sequence[int | Exception]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from collector.documents import Document, loads
-from collector.stores._sqlite_schema import COLUMNS, LOGS
+from collector.stores._sqlite_schema import COLUMNS, LOGS, Statement
 from collector.stores.base import ID, DailyStatistic, Walked
 from collector.stores.routing import LETTERS, METRICS, SPANS, STATISTICS, TRAIL
 
@@ -27,9 +27,10 @@ _RENEWED: Final = ", ".join(
     f"{column} = excluded.{column}" for column in _ROW if column not in _KEY
 )
 
-CARRY: Final = (
+CARRY: Final = Statement(
     f"INSERT INTO {STATISTICS} ({', '.join(_ROW)}) VALUES ({', '.join('?' * len(_ROW))})"  # noqa: S608 - constants
-    f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {_RENEWED} WHERE excluded.count >= count"
+    f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {_RENEWED} WHERE excluded.count >= count",
+    len(_ROW),
 )
 """Keeps a row of the statistics; of two, the one that counts more stays."""
 
@@ -88,11 +89,12 @@ def fetch(connection: sqlite3.Connection, collection: str, ids: Sequence[str]) -
     return found
 
 
-def statistics_rows(statistics: Sequence[DailyStatistic]) -> Iterator[tuple[Any, ...]]:
-    """The parameters of `CARRY`."""
+def statistics_values(statistics: Sequence[DailyStatistic]) -> Iterator[Any]:
+    """The parameters of `CARRY`, of one row behind those of another."""
     for row in statistics:
         day, *others = (getattr(row, name) for name in _ROW)
-        yield (day.isoformat(), *others)
+        yield day.isoformat()
+        yield from others
 
 
 def _place(collection: str) -> tuple[str, str, list[Any]]:

@@ -20,6 +20,7 @@ from collector.stores._sqlite_schema import ABSENT, time_value
 from collector.stores.base import LOOKUP, MAX_DOCUMENT_BYTES, Refused, severity
 from collector.stores.letters import DeadLetter
 from collector.stores.routing import TRAIL, Routing, trail
+from collector.stores.statistics import days_of
 
 Row = tuple[Any, ...]
 
@@ -30,16 +31,18 @@ _NO_IDS: Final = (ABSENT,) * len(LOOKUP)
 @dataclass(slots=True)
 class Encoded:
     """
-    The rows of one `write`.
+    The rows of one `write`: the values of one behind those of another, as one statement takes them.
 
     Args:
         rows: of the signal's table.
         trails: of `trace_logs`.
+        days: marks of the days whose statistics are no longer true.
         refused: documents that have no row.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    trails: list[Row] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)
+    trails: list[Any] = field(default_factory=list)
+    days: list[int] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
 
@@ -73,9 +76,11 @@ def encode(
         except Exception:  # a document of anything
             found.refused.append(Refused(document, "cannot_encode"))
         else:
-            found.rows.append(row)
+            found.rows += row
             if trail_row is not None:
-                found.trails.append(trail_row)
+                found.trails += trail_row
+    if signal is Signal.LOGS and collection != TRAIL:
+        found.days += days_of(documents)
     return found
 
 
@@ -116,8 +121,8 @@ def _json(document: Document) -> str:
 
 
 @lru_cache(maxsize=64)
-def _milliseconds(received_at: datetime) -> int:
-    """All documents of a batch share one date."""
+def milliseconds(received_at: datetime) -> int:
+    """A date as the number in its column; all documents of a batch share one."""
     return int(received_at.timestamp() * 1000)
 
 
@@ -136,7 +141,7 @@ def _span(document: Document, _place: str) -> Row:
         document.get("status", ABSENT),
         time_value(document["start_unix_nano"]),
         document["duration_ms"],
-        _milliseconds(document["received_at"]),
+        milliseconds(document["received_at"]),
         _json(document),
     )
 
@@ -156,7 +161,7 @@ def _record(document: Document, _place: str) -> Row:
         document.get("event", ABSENT),
         severity(document),
         time_value(document["time_unix_nano"]),
-        _milliseconds(document["received_at"]),
+        milliseconds(document["received_at"]),
         _json(document),
     )
 
@@ -167,7 +172,7 @@ def _point(document: Document, _place: str) -> Row:
         document["service"],
         document["name"],
         time_value(document["time_unix_nano"]),
-        _milliseconds(document["received_at"]),
+        milliseconds(document["received_at"]),
         _json(document),
     )
 
@@ -229,7 +234,7 @@ COLUMNS: Final[dict[str, tuple[_Column, ...]]] = {
 
 _native: Callable[..., Row | None] | None = None
 if CORE is not None:
-    CORE.row_setup(dumps, severity, _milliseconds)
+    CORE.row_setup(dumps, severity, milliseconds)
     _native = CORE.row
 
 

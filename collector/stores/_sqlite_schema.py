@@ -9,7 +9,7 @@ arrival, because retention deletes the oldest in small steps.
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from collector.errors import StartFailed
 from collector.model import Signal
@@ -76,30 +76,60 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
 """What each table holds: the columns that questions filter on, then the document as JSON."""
 
 ABSENT: Final = 0
-"""Stands for a text that is absent: the sqlite3 module is slow at None, `nullif` is quick."""
+"""Stands for a text that is absent: the sqlite3 module is slow at None."""
 
 MANY: Final = (1000, 250, 50, 5)
 """Rows that one statement takes, so that a thread waits for the GIL once for all of them."""
 
 
+class Statement(NamedTuple):
+    """
+    What is run for each row.
+
+    Args:
+        text: for one row.
+        width: its parameters.
+        many: parameters and text for many rows at once, the largest first.
+    """
+
+    text: str
+    width: int
+    many: tuple[tuple[int, str], ...] = ()
+
+
 def _insert(table: str, rows: int = 1) -> str:
+    """
+    Rows whose id is there already change nothing.
+
+    Absent texts become NULL in the one loop over all rows. A function would do (`nullif`), but SQLite
+    expects that any function may fail in mid-statement and then keeps a journal of it; so does an
+    INSERT that would undo itself alone. Here whoever sees an error rolls back the transaction.
+    """
     columns = COLUMNS[table]
-    values = [f"nullif(?, {ABSENT})" if kind == "TEXT" else "?" for kind in columns.values()]
-    row = f"({', '.join(values)})"
+    values = [
+        f"CASE column{at} WHEN {ABSENT} THEN NULL ELSE column{at} END"
+        if kind == "TEXT"
+        else f"column{at}"
+        for at, kind in enumerate(columns.values(), 1)
+    ]
+    row = f"({', '.join('?' * len(columns))})"
     return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - constants
+        f"INSERT OR FAIL INTO {table} ({', '.join(columns)})"  # noqa: S608 - constants
+        f" SELECT {', '.join(values)} FROM (VALUES {', '.join([row] * rows)}) WHERE true"
         " ON CONFLICT (id) DO NOTHING"
     )
 
 
-INSERT: Final = {table: _insert(table) for table in COLUMNS}
-INSERT_MANY: Final = {
-    INSERT[table]: [(rows, rows * len(COLUMNS[table]), _insert(table, rows)) for rows in MANY]
-    for table in COLUMNS
+INSERT: Final = {
+    table: Statement(
+        _insert(table),
+        len(columns),
+        tuple((rows * len(columns), _insert(table, rows)) for rows in MANY),
+    )
+    for table, columns in COLUMNS.items()
 }
-"""By the statement for one row: (rows, parameters, statement) for each of `MANY`."""
-MARK: Final = "INSERT INTO dirty_days (day) VALUES (?) ON CONFLICT DO NOTHING"
-FORGET: Final = f"DELETE FROM {LETTERS} WHERE id = ?"  # noqa: S608 - constants
+MARK: Final = Statement("INSERT INTO dirty_days (day) VALUES (?) ON CONFLICT DO NOTHING", 1)
+FORGET: Final = Statement(f"DELETE FROM {LETTERS} WHERE id = ?", 1)  # noqa: S608 - constants
 
 
 def time_value(unix_nano: int) -> int | bytes:
@@ -232,6 +262,7 @@ def connect(path: Path, route: Callable[[str], str]) -> sqlite3.Connection:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # Mostly the writer moves the log into the file before, behind an answer (_sqlite_file.py).
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA cache_size = -65536")

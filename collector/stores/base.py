@@ -396,7 +396,10 @@ class Intake:
     async def __call__(self, batch: Batch) -> None:
         """Store a batch."""
         found = await self.convert(partial(documents, batch))
-        written = await self._write(batch.signal, found)
+        self.count(await self._write(batch.signal, found))
+
+    def count(self, written: Written) -> None:
+        """Count what a store did not keep of a batch."""
         add, exporter = self._host.stats.add, self._host.id
         if written.duplicates:
             add("otelier_store_duplicates", written.duplicates, exporter=exporter)

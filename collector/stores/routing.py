@@ -130,7 +130,8 @@ class Routing:
         return LEVELS.get(document.get("level", ""), "info_logs")
 
 
-_ENTRIES: Final = ("SERVER", "CONSUMER")
+ENTRIES: Final = ("SERVER", "CONSUMER")
+"""The kinds of spans that leave a trail."""
 
 
 def trail(signal: Signal, document: Document) -> Document | None:
@@ -142,7 +143,7 @@ def trail(signal: Signal, document: Document) -> Document | None:
         document: a SERVER or CONSUMER span, or a log record with `trace.execution_time_ms`.
     """
     if signal is Signal.TRACES:
-        if document.get("kind") not in _ENTRIES:
+        if document.get("kind") not in ENTRIES:
             return None
         end = max(document["end_unix_nano"], document["start_unix_nano"])
         failed = document["status"] == "ERROR"

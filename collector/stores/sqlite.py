@@ -2,8 +2,8 @@
 The embedded store: documents in one SQLite file, for a team that has no MongoDB yet.
 
 One table per signal: a column for everything that `Query` filters by, and the document itself as
-JSON (_sqlite_schema.py, _sqlite_rows.py). One thread writes (_sqlite_file.py) and tends the file
-(_sqlite_upkeep.py). Reading happens on read-only connections in a few threads (_sqlite_reading.py),
+JSON (_sqlite_schema.py, _sqlite_rows.py); for spans straight from the request (_sqlite_direct.py).
+One thread writes (_sqlite_file.py) and tends the file (_sqlite_upkeep.py). Reading happens on read-only connections in a few threads (_sqlite_reading.py),
 so that a slow question never stands in the way of a commit; each question has a deadline.
 """
 
@@ -15,12 +15,13 @@ from binascii import unhexlify
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import date
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import msgspec
 
-from collector.documents import Document, loads
+from collector.documents import Document, documents, loads
 from collector.errors import Permanent, Retryable, StartFailed
 from collector.model import Batch, Duration, Host, OnRequest, Signal
 from collector.sending import RetryOnFailure, SendingQueue
@@ -30,13 +31,15 @@ from collector.stores import _sqlite_moving as moving
 from collector.stores import _sqlite_reading as reading
 from collector.stores import _sqlite_summaries as summaries
 from collector.stores import _sqlite_upkeep as upkeep
-from collector.stores._sqlite_rows import encode, letter_row
+from collector.stores._sqlite_direct import rows_of
+from collector.stores._sqlite_rows import Encoded, encode, letter_row
 from collector.stores._sqlite_schema import (
     FORGET,
     INSERT,
     MARK,
     SCHEMA,
     TABLES,
+    Statement,
     connect_read_only,
     version,
 )
@@ -54,7 +57,6 @@ from collector.stores.base import (
 from collector.stores.letters import letter
 from collector.stores.retention import table
 from collector.stores.routing import LETTERS, TRAIL, Routing
-from collector.stores.statistics import days_of
 
 _SAFE: Final = (3, 51, 3)
 _CAUTION: Final = (
@@ -166,19 +168,28 @@ class SQLite:
         self._unlock()
 
     async def __call__(self, batch: Batch) -> None:
-        """Consume a batch as an exporter does."""
-        await self._intake(batch)
+        """Consume a batch as an exporter does; one turn in a thread makes its rows."""
+        found = await self._intake.convert(partial(self._rows, batch))
+        self._intake.count(await self._keep(batch.signal, found))
 
     async def write(
         self, signal: Signal, documents: Sequence[Document], *, collection: str | None = None
     ) -> Written:
         """Store documents; returns after they are on disk."""
+        work = partial(encode, signal, documents, self._routing, collection)
+        return await self._keep(signal, await self._intake.convert(work), collection)
+
+    def _rows(self, batch: Batch) -> Encoded:
+        found = rows_of(batch)
+        if found is None:
+            found = encode(batch.signal, documents(batch), self._routing)
+        return found
+
+    async def _keep(self, signal: Signal, found: Encoded, collection: str | None = None) -> Written:
         if self._writer is None:
             raise Permanent(f"{self.describe()} is not open for writing")
-        if not documents:
+        if not found.rows and not found.refused:
             return Written(0)
-        work = partial(encode, signal, documents, self._routing, collection)
-        found = await self._intake.convert(work)
         letters = [
             letter(
                 signal,
@@ -188,16 +199,16 @@ class SQLite:
             )
             for refused in found.refused
         ]
-        more: list[tuple[str, Sequence[file.Row]]] = [
+        more: list[tuple[Statement, Sequence[Any]]] = [
             (INSERT[TRAIL], found.trails),
-            (INSERT[LETTERS], [letter_row(each) for each in letters]),
+            (INSERT[LETTERS], list(chain.from_iterable(map(letter_row, letters)))),
+            (MARK, found.days),
         ]
-        table = TABLES[signal] if collection != TRAIL else TRAIL
-        if signal is Signal.LOGS and table != TRAIL:
-            more.append((MARK, [(day,) for day in days_of(documents)]))
-        more = [(statement, rows) for statement, rows in more if rows]
-        stored = await self._writer.write(INSERT[table], found.rows, more)
-        return Written(stored, len(found.rows) - stored, tuple(found.refused))
+        more = [(statement, values) for statement, values in more if values]
+        insert = INSERT[TABLES[signal] if collection != TRAIL else TRAIL]
+        stored = await self._writer.write(insert, found.rows, more)
+        given = len(found.rows) // insert.width
+        return Written(stored, given - stored, tuple(found.refused))
 
     async def find(self, query: Query) -> list[Document]:
         """The documents that match, in order."""
@@ -245,9 +256,10 @@ class SQLite:
         if self._writer is None:
             raise Permanent(f"{self.describe()} is not open for writing")
         if letters:
-            await self._writer.write(INSERT[LETTERS], [letter_row(each) for each in letters])
+            values = list(chain.from_iterable(map(letter_row, letters)))
+            await self._writer.write(INSERT[LETTERS], values)
         if statistics:
-            await self._writer.write(moving.CARRY, list(moving.statistics_rows(statistics)))
+            await self._writer.write(moving.CARRY, list(moving.statistics_values(statistics)))
 
     async def dead_letters(self, *, limit: int, after: str = "") -> list[DeadLetter]:
         """Dead letters in the order of their ids."""
@@ -257,7 +269,7 @@ class SQLite:
         """Delete dead letters; how many there were."""
         if self._writer is None:
             raise Permanent(f"{self.describe()} is not open for writing")
-        return await self._writer.write(FORGET, [(unhexlify(each),) for each in ids])
+        return await self._writer.write(FORGET, [unhexlify(each) for each in ids])
 
     async def daily_statistics(self, since: date, until: date) -> list[DailyStatistic]:
         """The statistics of some days."""

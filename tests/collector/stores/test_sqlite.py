@@ -15,7 +15,10 @@ import pytest
 from collector.errors import Retryable, StartFailed
 from collector.model import Duration, Signal
 from collector.stats import Stats
+from collector.stores import _sqlite_schema as schema
+from collector.stores._sqlite_file import MOVED_AFTER
 from collector.stores._sqlite_reading import statement
+from collector.stores._sqlite_schema import COLUMNS
 from collector.stores.base import Query
 from collector.stores.sqlite import SQLite
 from telemetry.attributes import LOOKUP
@@ -162,6 +165,33 @@ def test_a_full_disk_is_retryable_and_heals_without_a_restart(tmp_path):
     failed, kept, written = done.stdout.splitlines()
     assert failed.startswith(f"{path}: ")
     assert (kept, written) == ("True", "Written(stored=1, duplicates=1, refused=())")
+
+
+@pytest.mark.anyio
+async def test_the_log_moves_into_the_file_behind_an_answer(tmp_path):
+    """D3: after many rows the log is moved, long before SQLite does it by itself; nothing is lost."""
+    path = tmp_path / "t.db"
+    async with sqlite(path) as store:
+        before = path.stat().st_size
+        await store.write(Signal.TRACES, [span(number) for number in range(MOVED_AFTER - 1)])
+        await store.write(Signal.TRACES, [span(MOVED_AFTER)])
+        for _ in range(1000):
+            if path.stat().st_size > before + (1 << 20):
+                break
+            await asyncio.sleep(0.01)
+        assert path.stat().st_size > before + (1 << 20)
+        assert await store.sizes() == {"spans": MOVED_AFTER}
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_no_statement_keeps_a_journal_of_its_own(tmp_path, table):
+    """D3: a function in an INSERT, or one that undoes itself, writes every page that it changes twice."""
+    connection = schema.connect(tmp_path / "t.db", lambda _: "")
+    with closing(connection):
+        for _, text in schema.INSERT[table].many:
+            program = list(connection.execute(f"EXPLAIN {text}", [0] * text.count("?")))
+            assert not [step for step in program if step[1] in {"Function", "PureFunc"}]
+        assert "INSERT OR FAIL" in schema.INSERT[table].text
 
 
 @pytest.mark.anyio
