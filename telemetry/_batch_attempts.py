@@ -85,7 +85,6 @@ class Running:
         context: ItemContext,
         enter: Enter,
         over: "asyncio.Future[str]",
-        *,
         in_thread: bool,
         began: float,
     ) -> None:
@@ -156,7 +155,7 @@ class Attempts:
         self._over_budget = over_budget
         self._interrupted = interrupted
         self._loop = asyncio.get_running_loop()
-        self._is_async = _is_async(plan.handler)
+        self._in_thread = not _is_async(plan.handler)
         self._threads = Threads(plan.concurrency + STUCK_THREADS, f"batch {plan.name}")
         self._cancelling = False
         self.running: dict[str, Running] = {}
@@ -195,7 +194,6 @@ class Attempts:
             enter: makes the item current in the task of an attempt.
         """
         plan, retry = self._plan, self._plan.retry
-        spend = functools.partial(self._spend, cost)
         spent = 0.0
         attempt = 0
         while True:
@@ -206,13 +204,13 @@ class Attempts:
                 limit is None or plan.item_timeout - spent <= limit
             ):
                 limit, last = plan.item_timeout - spent, True
-            context = ItemContext(entry.key, attempt, self._run_id, spend, self._hold)
+            context = ItemContext(entry.key, attempt, self._run_id, cost, self._spend, self._hold)
             began = time.monotonic()
             word, value, over = await self._attempt(entry.item, context, limit, began, enter)
-            failed = word in (FAILURE, TIMEOUT)
-            self._attempted(error_type(value) if failed else None)
-            if not failed:
+            if word not in (FAILURE, TIMEOUT):
+                self._attempted(None)
                 return word, value, attempt
+            self._attempted(error_type(value))
             spent += time.monotonic() - began
             if (asked := retry_after(value)) is not None:
                 self._limiter.cool_down(asked)
@@ -232,9 +230,9 @@ class Attempts:
         self, item: Any, context: ItemContext, limit: float | None, began: float, enter: Enter
     ) -> tuple[str, Any, bool]:
         """One attempt: (outcome, result or error, whether it has really ended)."""
-        in_thread = not self._is_async
+        in_thread = self._in_thread
         over: asyncio.Future[str] = self._loop.create_future()
-        running = Running(context, enter, over, in_thread=in_thread, began=began)
+        running = Running(context, enter, over, in_thread, began)
         call = self._call_in_thread if in_thread else self._call
         task = running.task = self._loop.create_task(call(item, running))
         self.running[context.key] = running
@@ -250,6 +248,8 @@ class Attempts:
             if timer is not None:
                 timer.cancel()
         value = running.value
+        if running.good and not context.asked:
+            return SUCCESS, value, True
         if context.asked:
             asked_word = TIMEOUT if running.timed_out else CANCELLATION
             asked_error = (

@@ -56,7 +56,7 @@ class Ledger:
         self._began = time.monotonic()
         self._errors: dict[str, dict[str, Any]] = {}
         self._last_errors: deque[dict[str, Any]] = deque(maxlen=LAST_ERRORS)
-        self._limited = bool(plan.limits.consecutive_failures) or plan.limits.failures is not None
+        self.limited = bool(plan.limits.consecutive_failures) or plan.limits.failures is not None
         self._in_a_row = 0
         self._failed_earlier = 0
         self._outcomes: list[Outcome] = []
@@ -87,15 +87,14 @@ class Ledger:
             self._in_a_row += 1
             self._count_error(outcome)
 
-    def completed(self, outcome: Outcome, now: float) -> None:
-        """The handler has worked on this item, until `now` (monotonic): it counts for the rate."""
-        if self.throughput is not None and outcome.outcome != CANCELLATION:
-            self.throughput.completed(now, outcome.duration_s)
+    def completed(self, now: float, *outcomes: Outcome) -> None:
+        """The handler has worked on these items, until `now` (monotonic): they count for the rate."""
+        durations = [each.duration_s for each in outcomes if each.outcome != CANCELLATION]
+        if durations and self.throughput is not None:
+            self.throughput.completed(now, *durations)
 
     def broken_limit(self, source: Source) -> str | None:
         """The limit that the failures have broken, whatever may come."""
-        if not self._limited:
-            return None
         limits, total = self._plan.limits, source.total
         if limits.consecutive_failures and self._in_a_row >= limits.consecutive_failures:
             return "consecutive_failures"
@@ -260,6 +259,7 @@ class Results:
     def __init__(self, target: str | Path | None) -> None:
         self._out: IO[str] | None = None
         self._close = False
+        self.wanted = target is not None
         if target == "-":
             self._out = sys.stdout
         elif target is not None:

@@ -5,8 +5,8 @@ A fixed number of workers pull items from the source, so there is no queue to bo
 in the journal before it is counted or shown. A ticker tells how far the run is, once a second.
 
 What the next item waits for is the journal and nothing else: items that went well are counted, told
-and written to the results a moment later, when the workers have begun their next ones. And workers
-whose items ended together begin their next ones in turns (`Turns`).
+and written to the results a moment later, when the workers have begun their next ones. Where items
+have spans, workers whose items ended together begin their next ones in turns (`Turns`).
 
 A run stops in steps. Halt: nothing new starts, no item is tried again, what runs is finished.
 Cancel: what runs is asked to end. After the clean-up time nobody waits for it any longer.
@@ -86,8 +86,9 @@ class Run:
         self._stopped_by: str | None = None
         self._signal: int | None = None
         self._attempts: Attempts | None = None
+        self._settled: list[tuple[Item, Outcome, int]] = []
+        self._settled_at = 0.0
         self._turns = Turns()
-        self._settled: list[tuple[Item, Outcome, int, float]] = []
         self._io = Threads(1, f"batch {plan.name} files")
         self._source = Source(items, plan.key, plan.duplicates, total, self._halt)
 
@@ -287,7 +288,7 @@ class Run:
         while not self._halt.is_set():
             entry = await source.take() if source.waits else source.take_now()
             if entry is not None:
-                if await self._entry(entry, attempts):
+                if await self._entry(entry, attempts) and self._observer.live:
                     await self._turns.mine()
                 continue
             if source.error is not None and self._stopped_by is None:
@@ -372,8 +373,10 @@ class Run:
                 word, value, tries = FAILURE, problem, 0
             else:
                 word, value, tries = await attempts.outcome(entry, cost, item.enter)
+            item.begin()  # of an item that never was: its key is bad, or the run stopped first
             error = value if word != SUCCESS and isinstance(value, BaseException) else None
             error_type, text = (None, None) if error is None else describe(error)
+            now = time.monotonic()
             outcome = Outcome(
                 key=entry.key,
                 outcome=word,
@@ -382,35 +385,40 @@ class Run:
                 error=text,
                 attempts=tries,
                 started=started,
-                duration_s=time.monotonic() - began,
+                duration_s=now - began,
                 cost=cost,
                 item=entry.item,
             )
             if self._journal is not None:
-                self._record(outcome, fingerprint, keyed=entry.problem is None)
+                keyed = entry.problem is None
+                line = item_line(self.run_id, outcome, fingerprint, keyed=keyed)
+                self._record(self._journal, line)
                 if self._plan.fsync == "each":
                     await self._sync()
         except BaseException:  # a bug of ours, or the loop is torn down
             self._observer.lost(item)
             raise
-        at, now = time.time_ns(), time.monotonic()
         if error is None and self._deliver is None:
             if not self._settled:
-                # Those that wait for this turn of the loop come in the next, and so begin.
+                # What ended in this turn of the loop is followed in the next, and told after that.
                 self._loop.call_soon(self._loop.call_soon, self._catch_up)
-            self._settled.append((item, outcome, at, now))
+            self._settled.append((item, outcome, time.time_ns()))
+            self._settled_at = now
             return
         self._catch_up()
-        self._observer.ended(item, outcome, error, None)
-        ledger.completed(outcome, now)
+        self._observer.ended(((item, outcome, None),), error)
+        ledger.completed(now, outcome)
         await self._settle(outcome)
 
     def _catch_up(self) -> None:
         """Count and tell what was put off."""
+        if not self._settled:
+            return
         settled, self._settled = self._settled, []
-        for item, outcome, at, now in settled:
-            self._observer.ended(item, outcome, None, at)
-            self._ledger.completed(outcome, now)
+        self._observer.ended(settled, None)
+        outcomes = [outcome for _, outcome, _ in settled]
+        self._ledger.completed(self._settled_at, *outcomes)
+        for outcome in outcomes:
             self._count(outcome)
 
     async def _settle(self, outcome: Outcome) -> None:
@@ -420,23 +428,23 @@ class Run:
             await self._deliver(outcome)
 
     def _count(self, outcome: Outcome) -> None:
-        self._ledger.count(outcome)
-        self._results.add(outcome)
-        broken = self._ledger.broken_limit(self._source)
-        if broken is not None:
+        ledger = self._ledger
+        ledger.count(outcome)
+        if self._results.wanted:
+            self._results.add(outcome)
+        if ledger.limited and (broken := ledger.broken_limit(self._source)) is not None:
             self.stop(broken, HALT)
 
-    def _record(self, outcome: Outcome, fingerprint: str, *, keyed: bool) -> None:
+    def _record(self, journal: Journal, line: Line) -> None:
         """Journal an outcome; without a journal that takes it the run cannot go on."""
-        line = item_line(self.run_id, outcome, fingerprint, keyed=keyed)
         try:
-            self._append(line)
+            journal.append(line)
         except OSError as error:
             self._ledger.unrecorded.append(line)
             self._journal_failed(error)
             return
-        if self._journal is not None and self._journal.full is not None:
-            self._journal_failed(self._journal.full)
+        if journal.full is not None:
+            self._journal_failed(journal.full)
 
     def _append(self, line: Line) -> None:
         if self._journal is not None:

@@ -122,7 +122,9 @@ class Source:
         except Exception as error:
             self.error = error
             return None
-        return self._taken(item)
+        taken = self.taken
+        self.taken = taken + 1
+        return self._entry(item, taken)
 
     async def _take_async(self, items: AsyncIterator[Any]) -> Entry | None:
         if self._at_end or self.error is not None or self._halt.is_set():
@@ -135,17 +137,15 @@ class Source:
             coming.cancel()
             return None
         try:
-            return self._taken(coming.result())
+            item = coming.result()
         except StopAsyncIteration:
             self._at_end = True
+            return None
         except BaseException as error:
             self.error = error
-        return None
-
-    def _taken(self, item: Any) -> Entry:
-        entry = self._entry(item, self.taken)
+            return None
         self.taken += 1
-        return entry
+        return self._entry(item, self.taken - 1)
 
     def _entry(self, item: Any, place: int) -> Entry:
         try:

@@ -13,7 +13,8 @@ Telling about an item costs more than all else that is done for it. So what went
 moment later, when the workers have begun their next items; its times are those of its end.
 
 What is current while an item is worked on is set by the item's own task (`Item.enter`), whose
-context ends with it: nothing has to be made before it starts, or undone after it.
+context ends with it: nothing has to be made before it starts, or undone after it. Its span starts
+there too: where many items begin in one turn of the loop, each waits for its own span alone.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from opentelemetry import metrics, trace
@@ -125,11 +126,14 @@ class Observer:
         self._log_event = log_event
         self._root: Span = trace.INVALID_SPAN
         self._label = {BATCH_NAME: name}
+        self._labels_of: dict[str, dict[str, str]] = {}
+        """Outcome -> labels of the items that ended well with it; made once."""
         self._span_name = f"process {name}"
         self._counted: Counter[tuple[str, str | None]] = Counter()
         self._tried: Counter[str | None] = Counter()
         self._active_told: int | None = None
-        self._live = False
+        self.live = False
+        """Whether there is an SDK that makes spans."""
         self.running = 0
         self._log = get_logger("telemetry.batch", **self._label)
         self._tracer = trace.get_tracer("telemetry.batch")
@@ -172,7 +176,7 @@ class Observer:
                 }
                 self._root = self._tracer.start_span(f"batch {self._name}", attributes=attributes)
                 stack.enter_context(_attached(self._root))
-                self._live = self._root.get_span_context().is_valid
+                self.live = self._root.get_span_context().is_valid
             yield
 
     @_harmless
@@ -183,20 +187,15 @@ class Observer:
     def item(self, key: str) -> "Item":
         """One item begins: its span, and its key on all that is logged in its tasks."""
         self.running += 1
-        span = None
-        if self._live:  # without an SDK there is nothing to start and nothing to be a child of
-            try:
-                span = self._start_span(key)
-            except Exception as error:
-                _diagnostics.say("batch span", f"an item has no span: {_values.text(error)}")
-        return Item(key, span)
+        # Without an SDK there is nothing to start and nothing to be a child of.
+        return Item(key, self._start_span if self.live else None)
 
-    def _start_span(self, key: str) -> Span:
+    def _start_span(self, key: str | None) -> Span:
         """The span of an item; without one of its own, a stand-in for the run's."""
         if self._spans == "off":
             # Not the run's span itself, which must not get the keys of items.
             return trace.NonRecordingSpan(self._root.get_span_context())
-        attributes = {**self._label, BATCH_ITEM_KEY: key}
+        attributes = {**self._label, BATCH_ITEM_KEY: key or ""}
         if self._spans == "child":
             return self._tracer.start_span(self._span_name, attributes=attributes)
         links = [Link(self._root.get_span_context())]
@@ -208,51 +207,64 @@ class Observer:
         self._tried[error_type] += 1
 
     def ended(
-        self, item: "Item", outcome: Outcome, error: BaseException | None, at: int | None
+        self, ended: "Iterable[tuple[Item, Outcome, int | None]]", error: BaseException | None
     ) -> None:
         """
-        One item ended, and its span with it.
+        Items ended, and their spans with them.
 
         Args:
-            item: that ended.
-            outcome: of it.
-            error: that it ended with.
-            at: when, in nanoseconds since 1970, if it was some time ago.
+            ended: items, their outcomes, and when, in nanoseconds since 1970, if it was some time ago.
+            error: that they ended with.
         """
-        self.running -= 1
-        try:
-            self._tell(item, outcome, error)
-        except Exception as failure:
-            _diagnostics.say("batch item", f"an item is not told: {_values.text(failure)}")
-        self._end(item, at)
+        in_detail = self._in_detail()
+        for item, outcome, at in ended:
+            self.running -= 1
+            try:
+                self._tell(item, outcome, error, in_detail=in_detail)
+            except Exception as failure:
+                _diagnostics.say("batch item", f"an item is not told: {_values.text(failure)}")
+            if item.span is not None:
+                self._end(item.span, at)
 
     def lost(self, item: "Item") -> None:
         """Nothing more comes of an item."""
         self.running -= 1
-        self._end(item, None)
+        if item.span is not None:
+            self._end(item.span, None)
 
-    def _end(self, item: "Item", at: int | None) -> None:
+    def _end(self, span: Span, at: int | None) -> None:
         try:
-            if item.span is not None:
-                item.span.end(at)
+            span.end(at)
         except Exception as failure:
             _diagnostics.say("batch span", f"an item's span is lost: {_values.text(failure)}")
+
+    def _in_detail(self) -> bool:
+        """Whether somebody wants to read about each item."""
+        try:
+            return self._log.isEnabledFor(logging.DEBUG)
+        except Exception:  # a logger of somebody else's making
+            return False
 
     @_harmless
     def refused(self, outcome: Outcome) -> None:
         """One item was never worked on."""
-        self._tell(Item(None, None), outcome, None)
+        self._tell(Item(None), outcome, None, in_detail=self._in_detail())
 
-    def _tell(self, item: "Item", outcome: Outcome, error: BaseException | None) -> None:
+    def _tell(
+        self, item: "Item", outcome: Outcome, error: BaseException | None, *, in_detail: bool
+    ) -> None:
         word = outcome.outcome
         kind = (outcome.error_type or "_OTHER") if word in (FAILURE, TIMEOUT) else None
         self._counted[word, kind] += 1
-        labels = {**self._label, BATCH_ITEM_OUTCOME: word}
-        if kind is not None:
-            labels[ERROR_TYPE] = kind
+        labels = self._labels_of.get(word) if kind is None else None
+        if labels is None:
+            labels = self._labels(kind, {BATCH_ITEM_OUTCOME: word})
+            if kind is None:
+                self._labels_of[word] = labels
         span = item.span
-        here = None if span is None else trace.set_span_in_context(span)
-        self._item_duration.record(outcome.duration_s, labels, here)
+        self._item_duration.record(outcome.duration_s, labels, item.context)
+        if span is None and kind is None and not in_detail:
+            return
         said: dict[str, Any] = {
             BATCH_ITEM_OUTCOME: word,
             BATCH_ITEM_ATTEMPT_COUNT: outcome.attempts,
@@ -267,7 +279,7 @@ class Observer:
             # After the last attempt, and once: the span only gets its status.
             event = {EVENT_NAME: BATCH_ITEM_EXCEPTION, **said}
             self._say(item, logging.ERROR, f"item {word}", outcome, {**event, "exc_info": error})
-        elif self._log.isEnabledFor(logging.DEBUG):
+        elif in_detail:
             self._say(item, logging.DEBUG, "item ended", outcome, said)
         if span is not None:
             _sdk.stamp(span, said)
@@ -360,20 +372,35 @@ class Item:
 
     Args:
         key: of the item, if it has one that is to be seen.
-        span: of the item, if there is one.
+        start: makes its span, if it is to have one.
     """
 
-    __slots__ = ("key", "span")
+    __slots__ = ("_start", "context", "key", "span")
 
-    def __init__(self, key: str | None, span: Span | None) -> None:
+    def __init__(self, key: str | None, start: Callable[[str | None], Span] | None = None) -> None:
         self.key = key
-        self.span = span
+        self._start = start
+        self.span: Span | None = None
+        self.context: Context | None = None
+        """In which the span is the current one."""
+
+    def begin(self) -> None:
+        """Start its span, the first time."""
+        start, self._start = self._start, None
+        if start is None:
+            return
+        try:
+            self.span = start(self.key)
+            self.context = trace.set_span_in_context(self.span)
+        except Exception as error:
+            _diagnostics.say("batch span", f"an item has no span: {_values.text(error)}")
 
     def enter(self) -> None:
         """Make it current in a context that ends by itself."""
+        self.begin()
         try:
-            if self.span is not None:
-                attach(trace.set_span_in_context(self.span))
+            if self.context is not None:
+                attach(self.context)
             if self.key is not None:
                 _context.put(BATCH_ITEM_KEY, self.key)
         except Exception as error:

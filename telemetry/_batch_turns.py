@@ -4,7 +4,8 @@ Who begins next, when many items have ended in the same turn of the event loop.
 Items that began together end together. If all workers then took their next items in one turn of the
 loop, no item would begin before the last of them was prepared, and all would end together again. So
 they go one after the other: the first item runs while the second is prepared, and soon they are
-spread. A worker that comes alone goes on at once.
+spread. A worker that comes alone goes on at once. A turn of the loop has its own price: this pays
+where items have spans, which take time to start, and not without.
 """
 
 import asyncio

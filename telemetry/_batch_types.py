@@ -217,27 +217,40 @@ class ItemContext:
         key: of the item.
         attempt: 1 for the first try.
         run_id: of the run, which is also its correlation id.
-        spend: told about each cost.
+        cost: of the item.
+        spend: adds to the item's cost, and to the run's.
         hold: told about each pause for everybody.
     """
 
-    __slots__ = ("_asked", "_event", "_hold", "_spend", "attempt", "key", "noticed", "run_id")
+    __slots__ = (
+        "_cost",
+        "_event",
+        "_hold",
+        "_spend",
+        "asked",
+        "attempt",
+        "key",
+        "noticed",
+        "run_id",
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - keywords would cost time in each call
         self,
         key: str,
         attempt: int,
         run_id: str,
-        spend: Callable[[float, int, int], None],
+        cost: Cost,
+        spend: Callable[[Cost, float, int, int], None],
         hold: Callable[[float], None],
     ) -> None:
         self.key = key
         self.attempt = attempt
         self.run_id = run_id
         self.noticed = False
+        self._cost = cost
         self._spend = spend
         self._hold = hold
-        self._asked = False
+        self.asked = False  # to end; for the run itself, which is not the handler
         self._event: threading.Event | None = None
 
     def __repr__(self) -> str:
@@ -253,7 +266,7 @@ class ItemContext:
             number_ = float(amount)
             if not math.isfinite(number_):
                 raise ValueError
-            self._spend(number_, int(tokens_in), int(tokens_out))
+            self._spend(self._cost, number_, int(tokens_in), int(tokens_out))
         except Exception:
             _diagnostics.say(
                 "add_cost", "add_cost() got something that is no finite number", level="error"
@@ -266,27 +279,22 @@ class ItemContext:
     @property
     def cancelled(self) -> bool:
         """Whether this attempt should end: it timed out, or the run stops. For plain functions."""
-        self.noticed = self.noticed or self._asked
-        return self._asked
+        self.noticed = self.noticed or self.asked
+        return self.asked
 
     def wait(self, seconds: float) -> bool:
         """Sleep in a plain function; ends early, with True, when the attempt is cancelled."""
         if self._event is None:
             self._event = threading.Event()
-        if not self._asked:  # asked after this line, `cancel` finds the event
+        if not self.asked:  # asked after this line, `cancel` finds the event
             self._event.wait(seconds)
         return self.cancelled
 
     def cancel(self) -> None:
         """Ask the handler to end."""
-        self._asked = True
+        self.asked = True
         if self._event is not None:
             self._event.set()
-
-    @property
-    def asked(self) -> bool:
-        """Whether `cancel` was called; for the run itself, which is not the handler."""
-        return self._asked
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: one is made per item, four times faster

@@ -87,6 +87,10 @@ class _Rate:
         self._count = self._count * decay + self._weight
         self._time = self._time * decay + area
 
+    def more(self, count: int) -> None:
+        """So many completions at the same moment as the last one."""
+        self._count += count * self._weight
+
     def read(self, idle: float) -> float:
         """Completions per second, when the last `idle` seconds had none that were due."""
         decay = 2.0 ** (-idle / self._half_life)
@@ -110,20 +114,24 @@ class Throughput:
         self._gap = 0.0
         self._rates = tuple(map(_Rate, (HALF_LIFE_S, *RANGE_HALF_LIVES_S)))
 
-    def completed(self, now: float, duration: float) -> None:
-        """One item that this run worked on is done."""
+    def completed(self, now: float, *durations: float) -> None:
+        """Items that this run worked on are done; more than one only if they ended together."""
         interval = now - self._last
         if interval < 0.0:
             interval = 0.0
         else:
             self._last = now
         burst = self.completions > 0 and interval <= BURST * self._gap
+        together = len(durations) - 1
         for rate in self._rates:
             rate.add(interval, burst)
+            if together:
+                rate.more(together)
         if not burst:
             self._gap = interval if not self._gap else 0.7 * self._gap + 0.3 * interval
-        self.completions += 1
-        self.durations.add(duration)
+        self.completions += len(durations)
+        for duration in durations:
+            self.durations.add(duration)
 
     def estimate(
         self, now: float, remaining: int | None, workers: int, ages: Iterable[float] = ()

@@ -16,6 +16,7 @@ back to a full disk, so that the items running at that moment can still be recor
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -98,32 +99,46 @@ class Line(NamedTuple):
     outcome: str = ""
 
 
+_UNSPENT: Final = '"cost":0.0,"tokens_in":0,"tokens_out":0'
+
+
 def item_line(run_id: str, outcome: Outcome, fingerprint: str, *, keyed: bool) -> Line:
     """
     An outcome as a line.
 
     Put together by hand: all but the result is known, and the next item waits for this line.
     A result that is no JSON is kept as far as it can be told, marked with `result_lossy`.
+    Fingerprints are digests, which need no quoting.
     """
-    word, cost = outcome.outcome, outcome.cost
+    word, cost, result = outcome.outcome, outcome.cost, outcome.result
     key = outcome.key if keyed else None
-    amount = repr(cost.amount) if math.isfinite(cost.amount) else "null"
-    text = (
-        f'{{"type":"item","run_id":{_quoted(run_id)},"key":{"null" if key is None else _quoted(key)}'
-        f',"fingerprint":{_quoted(fingerprint)},"outcome":"{word}"'
-        f',"attempts":{outcome.attempts},"start":"{_progress.timestamp(outcome.started)}"'
-        f',"duration_s":{outcome.duration_s:.6f},"cost":{amount}'
-        f',"tokens_in":{cost.tokens_in},"tokens_out":{cost.tokens_out}'
-    )
-    if outcome.error_type is not None:
-        text += f',"error_type":{_json(outcome.error_type)},"error":{_json(outcome.error)}'
-    if word == SUCCESS:
-        result = outcome.result
+    if word != SUCCESS:
+        came = ""
+        if outcome.error_type is not None:
+            came = f',"error_type":{_json(outcome.error_type)},"error":{_json(outcome.error)}'
+    elif type(result) is int:
+        came = f',"result":{result}'
+    else:
         try:
-            text += f',"result":{result if type(result) is int else _json(result)}'
+            came = f',"result":{_json(result)}'
         except Exception:
-            text += f',"result":{_json(_lossy(result))},"result_lossy":true'
-    return Line(f"{text}}}".encode(), key, fingerprint, word)
+            came = f',"result":{_json(_lossy(result))},"result_lossy":true'
+    spent = _UNSPENT
+    if cost.amount or cost.tokens_in or cost.tokens_out:
+        amount = repr(cost.amount) if math.isfinite(cost.amount) else "null"
+        spent = f'"cost":{amount},"tokens_in":{cost.tokens_in},"tokens_out":{cost.tokens_out}'
+    text = (
+        f"{_beginning(run_id)}{'null' if key is None else _quoted(key)}"
+        f',"fingerprint":"{fingerprint}","outcome":"{word}"'
+        f',"attempts":{outcome.attempts},"start":"{_progress.timestamp(outcome.started)}"'
+        f',"duration_s":{outcome.duration_s:.6f},{spent}{came}}}'
+    )
+    return Line(text.encode(), key, fingerprint, word)
+
+
+@functools.lru_cache(maxsize=8)
+def _beginning(run_id: str) -> str:
+    return f'{{"type":"item","run_id":{_quoted(run_id)},"key":'
 
 
 class Journal:

@@ -31,9 +31,8 @@ DISPLAYS: Final = ("auto", "bar", "lines", "off")
 
 def timestamp(seconds: float) -> str:
     """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
-    millis = round(seconds * 1e6) // 1000
-    whole = millis // 1000
-    return f"{_second(whole)}.{millis - whole * 1000:03}Z"
+    micros = round(seconds * 1e6)
+    return f"{_second(micros // 1_000_000)}.{micros // 1000 % 1000:03}Z"
 
 
 @functools.lru_cache(maxsize=8)

@@ -146,3 +146,17 @@ def test_durations_are_a_bounded_sample():
     assert durations.quantile(0.5) == pytest.approx(500, abs=40)
     assert durations.quantile(0.95) == pytest.approx(950, abs=20)
     assert Durations().quantile(0.5) is None
+
+
+def test_completions_that_come_together():
+    """L4: items told as one group count as if they had been told one by one at that moment."""
+    grouped, single = Throughput(0.0), Throughput(0.0)
+    for number in range(1, 40):
+        durations = [0.02 + 0.001 * place for place in range(1 + number % 5)]
+        grouped.completed(0.5 * number, *durations)
+        for duration in durations:
+            single.completed(0.5 * number, duration)
+    one, other = grouped.estimate(20.0, 100, 4), single.estimate(20.0, 100, 4)
+    assert (one.rate, one.seconds) == pytest.approx((other.rate, other.seconds))
+    assert grouped.completions == single.completions
+    assert grouped.durations.quantile(0.9) == single.durations.quantile(0.9)

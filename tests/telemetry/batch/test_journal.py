@@ -55,6 +55,27 @@ def test_a_record_says_all(tmp_path):
     assert oct(journal.stat().st_mode & 0o777) == "0o640"
 
 
+def test_what_an_item_spent(tmp_path):
+    """L7: a line says what was spent, nothing included; a sum beyond all numbers is null."""
+    spent = {"nothing": [], "tokens": [(0, 5, 0)], "little": [(0.5,)], "all": [(1e308,)] * 2}
+
+    async def handler(item, ctx):
+        for costs in spent[item]:
+            ctx.add_cost(*costs)
+
+    journal = tmp_path / "j"
+    run(journal, list(spent), handler)
+    assert {
+        line["key"]: (line["cost"], line["tokens_in"], line["tokens_out"])
+        for line in item_lines(journal)
+    } == {
+        "nothing": (0.0, 0, 0),
+        "tokens": (0.0, 5, 0),
+        "little": (0.5, 0, 0),
+        "all": (None, 0, 0),
+    }
+
+
 def test_torn_at_every_byte(tmp_path):
     """L3: however much of the last line a crash has left, the journal opens and loses one item."""
     whole = tmp_path / "whole"

@@ -22,6 +22,7 @@ from telemetry.batch import (
     Stop,
     is_transient,
 )
+from telemetry.testing import capture
 
 NOW = Retry(attempts=3, backoff=(0.0, 0.0), on=Exception)
 SOON = Stop(signals=(), grace=0.05, cleanup=0.05)
@@ -653,7 +654,7 @@ def together(first, log):
     return handler
 
 
-def test_items_that_end_together_are_followed_one_by_one():
+def test_items_with_spans_that_end_together_are_followed_one_by_one():
     """L9: the next item begins before the one after it is prepared, not when all are."""
     seen = []
 
@@ -662,9 +663,38 @@ def test_items_that_end_together_are_followed_one_by_one():
             seen.append(f"taken {number}")
             yield number
 
-    processor(together(4, seen.append), concurrency=4).run(items())
+    with capture():
+        processor(together(4, seen.append), concurrency=4).run(items())
     assert seen.index("begun 4") < seen.index("taken 6")
     assert seen.index("begun 5") < seen.index("taken 7")
+
+
+def test_what_has_ended_is_told_when_the_next_one_has_begun(tmp_path):
+    """L9: the next item does not wait until those that ended together are counted and told."""
+    results = tmp_path / "results.jsonl"
+    told = {}
+
+    def log(word):
+        told[word] = len(results.read_text().splitlines())
+
+    processor(together(4, log), concurrency=4, results=results).run(range(8))
+    assert told["begun 4"] == 0
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["type"] for line in lines] == ["item"] * 8 + ["summary"]
+
+
+def test_what_is_told_late_is_told_once_and_in_order(tmp_path):
+    """L9: an error, which is told at once, comes after what ended before it."""
+    results = tmp_path / "results.jsonl"
+
+    async def handler(item, ctx):
+        await asyncio.sleep(0)
+        if item % 3 == 2:
+            raise ValueError
+
+    processor(handler, concurrency=1, results=results).run(range(9))
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["key"] for line in lines if line["type"] == "item"] == list("012345678")
 
 
 def test_what_has_ended_is_in_the_journal_before_anything_else_begins(tmp_path):

@@ -207,6 +207,46 @@ async def test_no_id_is_left_behind():
     assert between["trace_id"] == 0
 
 
+def test_each_span_starts_with_its_own_handler():
+    """L9: of items that begin together, none waits until the spans of all have been started."""
+
+    async def handler(item, ctx):
+        get_logger("app").info("begun")
+        await asyncio.sleep(0.001)
+
+    with capture() as seen:
+        run(handler, ["a", "b", "c"], concurrency=3)
+    moments = [
+        (span["start"], "span", span["attributes"]["batch.item.key"]) for span in seen.spans[1:]
+    ]
+    moments += [
+        (log["time"], "begun", log["attributes"]["batch.item.key"])
+        for log in seen.logs
+        if log["message"] == "begun"
+    ]
+    assert [moment[1:] for moment in sorted(moments)] == [
+        (what, key) for key in "abc" for what in ("span", "begun")
+    ]
+
+
+def test_an_item_that_never_began_has_a_span():
+    """L7: an item whose key cannot be made fails before its handler; its span says so."""
+
+    async def handler(item, ctx):
+        pytest.fail("there is nothing to work on")
+
+    def key(item):
+        raise ValueError("no key")
+
+    with capture() as seen:
+        run(handler, ["a"], key=key)
+    root, item = seen.spans
+    assert item["parent_id"] == root["span_id"]
+    assert item["attributes"]["batch.item.outcome"] == "failure"
+    assert item["attributes"]["batch.item.attempt_count"] == 0
+    assert item["start"] <= item["end"]
+
+
 def test_broken_logging_hurts_nobody():
     """L9: handlers of the application's logging that raise change nothing about the run."""
 
