@@ -1,15 +1,16 @@
 /* Which values and records redaction has to look at; part of _core.c. */
 
 #define SHORT_TEXT 13
+#define LONGEST_ID 64
 
 /* An id as programs make them: hexadecimal, with a letter or a dash, of a usual length. */
-static int is_plain_id(PyObject *text, Py_ssize_t size)
+static int is_plain_id(const char *text, Py_ssize_t size)
 {
     int letters = 0;
     if (size != 16 && size != 20 && size != 24 && size != 32 && size != 36 && size != 40 && size != 64)
         return 0;
     for (Py_ssize_t index = 0; index < size; index++) {
-        Py_UCS4 c = PyUnicode_ReadChar(text, index);
+        char c = text[index];
         int letter = (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F') || c == '-';
         if (!letter && !(c >= '0' && c <= '9'))
             return 0;
@@ -19,13 +20,20 @@ static int is_plain_id(PyObject *text, Py_ssize_t size)
 }
 
 /* Whether a text is an id, or short with only characters that no secret of that length could do with. */
-static int is_dull(PyObject *text)
+static int is_dull(PyObject *value)
 {
-    Py_ssize_t size = PyUnicode_GetLength(text);
-    if (size < 0 || size > SHORT_TEXT)
-        return size > 0 && is_plain_id(text, size);
+    Py_ssize_t size = PyUnicode_GetLength(value);
+    if (size < 0 || size > LONGEST_ID)
+        return 0;
+    const char *text = PyUnicode_AsUTF8AndSize(value, &size);  /* ASCII, or it is not dull anyway */
+    if (text == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (size > SHORT_TEXT)
+        return is_plain_id(text, size);
     for (Py_ssize_t index = 0; index < size; index++) {
-        Py_UCS4 c = PyUnicode_ReadChar(text, index);
+        char c = text[index];
         if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
               || c == '_' || c == '-' || c == '/' || c == '#'))
             return 0;

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from collector.documents import CORE, SPAN, as_parts, documents, loads, native_schema
+from collector.documents import CORE, SPAN, as_parts, documents, loads, moment, native_schema
 from collector.model import Signal
 from collector.stores import _sqlite_direct as direct
 from collector.stores._sqlite_rows import encode
@@ -220,6 +220,14 @@ def test_times_are_written_as_elsewhere(start, more):
     """D4: dates and durations are those of documents."""
     end = min(start + more, 2**63 - 1)
     assert same(one(kind=2, start_time_unix_nano=start, end_time_unix_nano=end))
+
+
+@pytest.mark.parametrize(("micros", "shown"), [(7_812, 7_812), (23_437, 23_438)])
+def test_half_a_microsecond_goes_to_the_even_one(micros, shown):
+    """Beyond the year 2242 a float of seconds can lie between two microseconds, as documents have it."""
+    message = one(start_time_unix_nano=8_600_000_000_000_000_000 + micros * 1000)
+    assert same(message)
+    assert moment(8_600_000_000_000_000_000 + micros * 1000).microsecond == shown
 
 
 def tagged(number, data):
