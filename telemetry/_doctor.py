@@ -51,6 +51,8 @@ def examine(command: Sequence[str] = ()) -> dict[str, Any]:
     """
     settings, problems = _settings.read()
     problems.extend(fastapi.problems())
+    if not settings.disabled and (exposed := _exporters.in_the_open(settings)):
+        problems.append(exposed)
     notes: list[str] = []
     who = {
         kind: _chosen(group, variable, problems)

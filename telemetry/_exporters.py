@@ -6,6 +6,7 @@ OpenTelemetry's exporter behind the same face; those keep their own retries, and
 """
 
 import importlib
+import ipaddress
 import time
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -17,6 +18,11 @@ from telemetry._delivery import Export, Outcome, Result
 from telemetry.errors import ConfigError, MissingDependency
 
 NAMES: Final = ("otlp", "otlp_proto_http", "otlp_proto_grpc")
+PRIVATE: Final = (
+    *(".local", ".localhost", ".internal", ".lan", ".home.arpa", ".svc", ".test", ".example"),
+    *(".invalid", ".example.com", ".example.net", ".example.org"),
+)
+"""Ends of names that the public DNS does not have, or that stand for others in texts."""
 
 
 class Stock:
@@ -161,6 +167,34 @@ def endpoint(signal: str, settings: _settings.Settings) -> str:
         and (signal, "endpoint") in settings.overrides
     )
     return url if own else _otlp.url_of(url, signal)
+
+
+def in_the_open(settings: _settings.Settings) -> str:
+    """What is sent to a public host without TLS, and what to do about it; empty when nothing is."""
+    exposed: dict[str, list[str]] = {}
+    for signal in _settings.SIGNALS:
+        if not set(getattr(settings, f"{signal}_exporter")) & set(NAMES):
+            continue
+        grpc = settings.of(signal, "protocol") == "grpc"
+        try:
+            parts = urlsplit(
+                settings.of(signal, "endpoint") if grpc else endpoint(signal, settings)
+            )
+            if parts.scheme == "http" and is_public(parts.hostname or ""):
+                exposed.setdefault(parts.hostname or "", []).append(signal)
+        except ValueError:
+            continue  # no URL, as whoever sends there will say
+    told = "; ".join(f"{', '.join(signals)} to {host}" for host, signals in exposed.items())
+    return f"sent without TLS: {told}: anybody on the way can read it; use https" if told else ""
+
+
+def is_public(host: str) -> bool:
+    """Whether a host is one of the internet: an address that is routed there, or a name with a dot."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        name = host.rstrip(".").lower()
+        return "." in name and not f".{name}".endswith(PRIVATE)
 
 
 def _maker(name: str, signal: str, settings: _settings.Settings) -> Callable[[], Export]:

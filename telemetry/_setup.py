@@ -146,10 +146,13 @@ def _install(settings: "_settings.Settings") -> None:
     _diagnostics.listen(settings.diagnostics)
     if settings.disabled:
         return
-    from telemetry._pipeline import Pipeline  # noqa: PLC0415 - as said above
+    from telemetry import _exporters  # noqa: PLC0415 - as said above
+    from telemetry._pipeline import Pipeline  # noqa: PLC0415
 
     _pipeline = Pipeline(settings)
     _pipeline.attach()
+    if exposed := _exporters.in_the_open(settings):
+        _diagnostics.say("exposed", exposed, always=True)
     atexit.register(at_exit)
     if settings.sigterm:
         from telemetry import _sigterm  # noqa: PLC0415 - as said above

@@ -47,3 +47,19 @@ def servers(uri: str) -> str:
     """The hosts of a valid connection string, without anything else of it."""
     authority = uri.partition("://")[2].partition("/")[0].partition("?")[0]
     return authority.rpartition("@")[2]
+
+
+def squeezed_badly(uri: str) -> str:
+    """
+    What is wrong with the compression that a connection string asks for; empty when nothing is.
+
+    MongoDB servers without the fix of CVE-2025-14847 give away memory through zlib; the driver offers
+    it only when it is named.
+    """
+    for name, value in parse_qsl(uri.partition("?")[2]):
+        if name.lower() == "compressors" and "zlib" in value.lower().replace(" ", "").split(","):
+            return (
+                "the `uri` asks for zlib, through which servers without the fix of CVE-2025-14847 "
+                "give away memory: use compressors=zstd or snappy"
+            )
+    return ""

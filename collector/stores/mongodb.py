@@ -32,7 +32,7 @@ from collector.stores import _mongodb_moving as moving
 from collector.stores import _mongodb_statistics as mongodb_statistics
 from collector.stores._mongodb_batch import encode
 from collector.stores._mongodb_calls import Calls
-from collector.stores._mongodb_client import CODEC, DURABLE, client_of, servers
+from collector.stores._mongodb_client import CODEC, DURABLE, client_of, servers, squeezed_badly
 from collector.stores._mongodb_config import MongoDBConfig
 from collector.stores._mongodb_indexes import REACH_S, Preparation
 from collector.stores._mongodb_joining import Joining
@@ -114,6 +114,8 @@ class MongoDB:
                 f"the MongoDB driver refuses the `uri` for {self._servers} ({type(error).__name__}): "
                 "check its options"
             ) from None
+        if advice := squeezed_badly(self._config.uri):
+            self._host.log.warning("MongoDB at %s: %s", self._servers, advice)
         self._reading.open(self._client)
         if not self._read_only:
             self._preparation = Preparation(

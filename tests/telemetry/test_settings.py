@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import telemetry
-from telemetry import _environment, _settings
+from telemetry import _environment, _exporters, _settings
 
 
 def test_configure_takes_exactly_the_settings_of_the_table():
@@ -112,3 +112,51 @@ def test_the_wrappers_flags_are_settings():
     known = {variable for row in _settings.TABLE.values() for variable in row["env"]}
     assert all(name == value for name, value in constants.items())
     assert set(constants) <= known
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "public"),
+    [
+        ("http://collector.acme.io:4318", "collector.acme.io"),
+        ("http://8.8.8.8:4318", "8.8.8.8"),
+        ("http://[2606:4700::1111]:4318", "2606:4700::1111"),
+        ("https://collector.acme.io", ""),
+        ("http://localhost:4318", ""),
+        ("http://127.0.0.1:4318", ""),
+        ("http://10.1.2.3:4318", ""),
+        ("http://[fd00::1]:4318", ""),
+        ("http://otel-collector:4318", ""),
+        ("http://collector.monitoring.svc:4318", ""),
+        ("http://collector.internal.:4318", ""),
+        ("http://[broken", ""),
+    ],
+)
+def test_b78_plain_http_to_a_public_host_is_told(endpoint, public):
+    """B78: told at the start and by doctor, with the fix; never for hosts of one's own network."""
+    settings, _ = _settings.read({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+    told = _exporters.in_the_open(settings)
+    everything = f"sent without TLS: traces, metrics, logs to {public}"
+    assert told == (f"{everything}: anybody on the way can read it; use https" if public else "")
+
+
+def test_b78_only_what_is_sent_over_otlp_counts(run):
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://logs.acme.io/in",
+        "OTEL_TRACES_EXPORTER": "none",
+    }
+    told = _exporters.in_the_open(_settings.read({}, environ)[0])
+    assert told.startswith("sent without TLS: logs to logs.acme.io:")
+    done = run(
+        """
+        import telemetry
+        telemetry.configure(
+            endpoint="http://192.0.2.1:4318", exit_timeout=0.1, log_format="none"
+        )
+        telemetry.configure()
+        """,
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT="http://logs.acme.io/in",
+    )
+    assert done.stderr.count("otelier: sent without TLS") == 0
+    done = run("import telemetry; telemetry.configure(); telemetry.configure()", **environ)
+    assert done.stderr.count("otelier: sent without TLS: logs to logs.acme.io") == 1

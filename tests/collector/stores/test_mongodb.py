@@ -651,6 +651,29 @@ async def test_the_password_is_shown_nowhere(caplog):
     assert [text for text in shown if "hunter2" in text or "admin" in text] == []
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("compressors=zlib", True),
+        ("w=1&Compressors=snappy%2C+zlib", True),
+        ("compressors=snappy,zstd", False),
+        ("appname=zlib", False),
+        ("", False),
+    ],
+)
+async def test_b24_zlib_is_advised_against(caplog, options, told):
+    """B24: said once at the start, with the fix; never with the password."""
+    uri = f"mongodb://admin:hunter2@127.0.0.1:{servers.free_port()}/?{options}"
+    with caplog.at_level(logging.WARNING, "tests.store"):
+        async with mongodb(uri, timeout=0.3):
+            pass
+    lines = [record.getMessage() for record in caplog.records if "zlib" in record.getMessage()]
+    assert len(lines) == told
+    assert all("use compressors=zstd or snappy" in line for line in lines)
+    assert "hunter2" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "uri",
     [
