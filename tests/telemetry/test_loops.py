@@ -38,6 +38,16 @@ def test_what_redaction_has_to_look_at(mapping, actions, clean, dull):
 
 
 @needs_core
+def test_every_sign_in_a_short_text_and_in_an_id():
+    """Which signs make a text worth a look, one by one."""
+    for code in (*range(256), 0x20AC, 0xD800):
+        for text in (chr(code), f"abc{chr(code)}", "abcdef0123456789"[:-1] + chr(code)):
+            mapping = {"n": text}
+            compiled = _loops.core.unsettled(mapping, {"n": False}, set(), True)
+            assert compiled == _loops.unsettled(mapping, {"n": False}, set(), True), (code, text)
+
+
+@needs_core
 @settings(deadline=None)
 @given(mappings)
 def test_weights(mapping):
