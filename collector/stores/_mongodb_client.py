@@ -60,6 +60,6 @@ def squeezed_badly(uri: str) -> str:
         if name.lower() == "compressors" and "zlib" in value.lower().replace(" ", "").split(","):
             return (
                 "the `uri` asks for zlib, through which servers without the fix of CVE-2025-14847 "
-                "give away memory: use compressors=zstd or snappy"
+                "give away memory: use compressors=zstd (pip install zstandard) or none"
             )
     return ""
