@@ -112,12 +112,14 @@ static PyObject *others(PyObject *self, PyObject *args)
 }
 
 #define PLAIN_FIELDS 64   /* a record with more goes to Python, which knows what to leave out */
-#define PLAIN_TEXT 256  /* longer texts and names, and what is not ASCII, are Python's too */
+#define PLAIN_PAIRS 128
+#define PLAIN_TEXT 1024  /* longer texts, and what is not ASCII, are Python's too */
+#define PLAIN_ID 256     /* so are longer names of fields, and ids */
 
-static int is_plain_text(PyObject *value)
+static int is_plain_text(PyObject *value, Py_ssize_t most)
 {
     Py_ssize_t size;
-    if (!PyUnicode_CheckExact(value) || PyUnicode_GetLength(value) > PLAIN_TEXT)
+    if (!PyUnicode_CheckExact(value) || PyUnicode_GetLength(value) > most)
         return 0;
     const char *bytes = PyUnicode_AsUTF8AndSize(value, &size);
     if (bytes == NULL)
@@ -131,7 +133,7 @@ static int is_plain(PyObject *value)
     if (PyLong_CheckExact(value))
         PyLong_AsLongLongAndOverflow(value, &beyond);
     return !beyond && (PyLong_CheckExact(value) || PyFloat_CheckExact(value) || PyBool_Check(value)
-                       || value == Py_None || is_plain_text(value));
+                       || value == Py_None || is_plain_text(value, PLAIN_TEXT));
 }
 
 static PyObject *fields(PyObject *self, PyObject *args)
@@ -149,8 +151,8 @@ static PyObject *fields(PyObject *self, PyObject *args)
         PyObject *attribute = known == 0 ? PyDict_GetItemWithError(named, name) : NULL;
         if (attribute != NULL && value == Py_None)
             continue;  /* an id that is not known */
-        if (known < 0 || count++ == PLAIN_FIELDS || !is_plain_text(name)
-            || !(attribute != NULL ? is_plain_text(value) : is_plain(value))
+        if (known < 0 || count++ == PLAIN_FIELDS || !is_plain_text(name, PLAIN_ID)
+            || !(attribute != NULL ? is_plain_text(value, PLAIN_ID) : is_plain(value))
             || PyDict_SetItem(found, attribute != NULL ? attribute : name, value) < 0) {
             Py_DECREF(found);
             return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
@@ -164,7 +166,7 @@ static PyObject *plain(PyObject *self, PyObject *mapping)
 {
     PyObject *name, *value;
     Py_ssize_t position = 0;
-    long found = PyDict_CheckExact(mapping) && PyDict_Size(mapping) <= PLAIN_FIELDS ? 2 : 0;
+    long found = PyDict_CheckExact(mapping) && PyDict_Size(mapping) <= PLAIN_PAIRS ? 2 : 0;
     while (found && PyDict_Next(mapping, &position, &name, &value)) {
         if (!PyUnicode_CheckExact(name) || PyUnicode_GetLength(name) == 0 || !is_plain(value))
             found = 0;

@@ -174,6 +174,14 @@ done:
     return look;
 }
 
+/* Append to a list that is made when it is needed. */
+static int note(PyObject **list, PyObject *item)
+{
+    if (*list == NULL && (*list = PyList_New(0)) == NULL)
+        return -1;
+    return PyList_Append(*list, item);
+}
+
 static PyObject *pending(PyObject *args, int (*look_at)(PyObject *, const policy *))
 {
     PyObject *items, *found = NULL;
@@ -188,18 +196,13 @@ static PyObject *pending(PyObject *args, int (*look_at)(PyObject *, const policy
             goto failed;
         if (look == 0)
             continue;
-        if (found == NULL && (found = PyList_New(0)) == NULL)
-            return NULL;
         PyObject *number = PyLong_FromSsize_t(index);
-        if (number == NULL || PyList_Append(found, number) < 0) {
-            Py_XDECREF(number);
+        int noted = number != NULL ? note(&found, number) : -1;
+        Py_XDECREF(number);
+        if (noted < 0)
             goto failed;
-        }
-        Py_DECREF(number);
     }
-    if (found == NULL)
-        Py_RETURN_NONE;
-    return found;
+    return found != NULL ? found : Py_NewRef(Py_None);
 failed:
     Py_XDECREF(found);
     return NULL;
@@ -225,19 +228,10 @@ static PyObject *unsettled(PyObject *self, PyObject *args)
     Py_ssize_t position = 0;
     while (PyDict_Next(mapping, &position, &name, &value)) {
         int look = look_at_pair(name, value, &known, NESTED);
-        if (look < 0)
-            goto failed;
-        if (look) {
-            if (found == NULL && (found = PyList_New(0)) == NULL)
-                return NULL;
-            if (PyList_Append(found, name) < 0)
-                goto failed;
+        if (look < 0 || (look && note(&found, name) < 0)) {
+            Py_XDECREF(found);
+            return NULL;
         }
     }
-    if (found == NULL)
-        Py_RETURN_NONE;
-    return found;
-failed:
-    Py_XDECREF(found);
-    return NULL;
+    return found != NULL ? found : Py_NewRef(Py_None);
 }

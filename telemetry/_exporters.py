@@ -189,12 +189,16 @@ def in_the_open(settings: _settings.Settings) -> str:
 
 
 def is_public(host: str) -> bool:
-    """Whether a host is one of the internet: an address that is routed there, or a name with a dot."""
+    """
+    Whether a host is one of the internet: an address that is routed there, or a name in full.
+
+    `collector.monitoring` is a service of a cluster, and looking a name up would take time.
+    """
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:
         name = host.rstrip(".").lower()
-        return "." in name and not f".{name}".endswith(PRIVATE)
+        return name.count(".") > 1 and not name.endswith(PRIVATE)
 
 
 def _maker(name: str, signal: str, settings: _settings.Settings) -> Callable[[], Export]:

@@ -11,17 +11,12 @@ end is the wall time of the start plus what a monotonic clock has counted since.
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from opentelemetry.sdk.trace import _Span, logger
 from opentelemetry.sdk.util import BoundedList
 
 from telemetry import _diagnostics, _loops, _values
-from telemetry._loops import fast_plain
-
-PLAIN: Final = frozenset((bool, int, float))
-PLAIN_TEXT: Final = 1024
-_INT64: Final = 1 << 63
 
 
 def guard(span: object) -> None:
@@ -100,23 +95,10 @@ class GuardedSpan(_Span):
         """Set attributes that are plain, if this span has room and no limit of their length."""
         held: Any = self._attributes
         own = getattr(held, "_dict", None)
-        if (
-            type(own) is not dict
-            or held.max_value_len is not None
-            or held.dropped
-            or len(attributes) > _values.ITEMS
-        ):
+        if type(own) is not dict or held.max_value_len is not None or held.dropped:
             return False
-        if fast_plain(attributes) != _loops.PLAIN:
-            for name, value in attributes.items():
-                kind = type(value)
-                if type(name) is not str or not name:
-                    return False
-                if kind is str:
-                    if len(value) > PLAIN_TEXT or not value.isascii():
-                        return False
-                elif kind not in PLAIN or (kind is int and not -_INT64 <= value < _INT64):
-                    return False
+        if _loops.fast_plain(attributes) != _loops.PLAIN:
+            return False
         with self._lock:
             room = held.maxlen is None or len(own) + len(attributes) <= held.maxlen
             if not room or self._end_time is not None or held._immutable:  # noqa: SLF001 - as the SDK

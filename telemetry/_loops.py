@@ -85,8 +85,8 @@ def others(mapping: dict[str, Any], names: frozenset[str]) -> dict[str, Any] | N
 
 PLAIN: Final = 2
 """What `plain` says of texts, numbers and booleans that need no cleaning; 1 is the same with None."""
-PLAIN_PAIRS: Final = 64
-PLAIN_TEXT: Final = 256
+PLAIN_PAIRS: Final = 128
+PLAIN_TEXT: Final = 1024
 _INT64: Final = 1 << 63
 
 

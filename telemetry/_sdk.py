@@ -25,6 +25,7 @@ __all__ = [
     "BAGGAGE_KEY",
     "SPAN_KEY",
     "SUPPRESS_KEY",
+    "attribute",
     "current_context",
     "forget_readers",
     "has_exporters",
@@ -113,3 +114,10 @@ def stamp(span: Any, attributes: dict[str, Any]) -> None:
 def plain(attributes: Any) -> Any:
     """The dict inside the SDK's attributes, which takes a lock for each pair otherwise."""
     return getattr(attributes, "_dict", attributes) or {}
+
+
+def attribute(span: Any, name: str) -> Any:
+    """An attribute of a span of anybody's; None when it has none, or there is no span."""
+    # The field and not the property, which makes a proxy for each look.
+    held = getattr(span, "_attributes", None) or getattr(span, "attributes", None)
+    return plain(held).get(name)

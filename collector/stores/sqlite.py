@@ -3,8 +3,9 @@ The embedded store: documents in one SQLite file, for a team that has no MongoDB
 
 One table per signal: a column for everything that `Query` filters by, and the document itself as
 JSON (_sqlite_schema.py, _sqlite_rows.py); for spans straight from the request (_sqlite_direct.py).
-One thread writes (_sqlite_file.py) and tends the file (_sqlite_upkeep.py). Reading happens on read-only connections in a few threads (_sqlite_reading.py),
-so that a slow question never stands in the way of a commit; each question has a deadline.
+One thread writes (_sqlite_file.py) and tends the file (_sqlite_upkeep.py). Reading happens on
+read-only connections in a few threads (_sqlite_reading.py), so that a slow question never stands in
+the way of a commit; each question has a deadline.
 """
 
 import asyncio

@@ -173,8 +173,7 @@ class Exchange:
         entry = self.request.entry
         if entry is None or not entry.is_recording():
             return
-        held = getattr(entry, "_attributes", None) or getattr(entry, "attributes", None)
-        if held and HTTP_ROUTE in _sdk.plain(held):
+        if _sdk.attribute(entry, HTTP_ROUTE) is not None:
             return
         route = self._route()
         if route is not None:
@@ -298,10 +297,7 @@ class Exchange:
 
     def _route(self) -> str | None:
         """The template: as the server span has it, else as the router says."""
-        entry = self.request.entry
-        # The fields and not the property, which locks for each look.
-        held = getattr(entry, "_attributes", None) or getattr(entry, "attributes", None)
-        route = _sdk.plain(held).get(HTTP_ROUTE) if held else None
+        route = _sdk.attribute(self.request.entry, HTTP_ROUTE)
         if route is None:
             route = getattr(self._scope.get("fastapi.telemetry"), "route", None)
         if route is None:

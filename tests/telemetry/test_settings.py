@@ -126,6 +126,7 @@ def test_the_wrappers_flags_are_settings():
         ("http://10.1.2.3:4318", ""),
         ("http://[fd00::1]:4318", ""),
         ("http://otel-collector:4318", ""),
+        ("http://otel-collector.monitoring:4318", ""),
         ("http://collector.monitoring.svc:4318", ""),
         ("http://collector.internal.:4318", ""),
         ("http://[broken", ""),
