@@ -121,6 +121,11 @@ def ensure() -> None:
             root.addHandler(handler)
 
 
+def ours() -> list[logging.Handler]:
+    """The list of our handlers itself, for the native core to look into."""
+    return _ours
+
+
 def handlers() -> list[logging.Handler]:
     """Our handlers."""
     return list(_ours)

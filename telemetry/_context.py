@@ -28,7 +28,7 @@ from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.propagators import textmap
 
-from telemetry import _diagnostics, _random, _redaction, _sdk, _values
+from telemetry import _diagnostics, _loops, _random, _redaction, _sdk, _values
 from telemetry._values import Value
 from telemetry.attributes import CONTEXT, CORRELATION_ID, OPERATION
 
@@ -48,6 +48,10 @@ _NO_VERSION: Final = ~(0xF000 << 64 | 0xC000 << 48)
 _VERSION_4: Final = 0x4000 << 64 | 0x8000 << 48
 _SAFE = re.compile(r"[\x21-\x7e]{1,128}")
 _EMPTY: Final[dict[str, Value]] = {}
+_NO_NAMES: Final[frozenset[str]] = frozenset()
+_plain_fields: Final[Callable[..., dict[str, Value] | None] | None] = getattr(
+    _loops.core, "fields", None
+)
 _scope: ContextVar[dict[str, Value]] = ContextVar("otelier_scope", default=_EMPTY)
 _shared: ContextVar["Shared | None"] = ContextVar("otelier_shared", default=None)
 _carried: tuple[str, ...] = (CORRELATION_ID,)
@@ -72,6 +76,8 @@ def carry(keywords: tuple[str, ...]) -> None:
     """Set the ids that may travel in baggage."""
     global _carried  # noqa: PLW0603 - one process has one allow-list
     _carried = tuple(ATTRIBUTE[keyword] for keyword in keywords)
+    if _NATIVE is not None:
+        _NATIVE.carry(_carried)
 
 
 def new_correlation_id() -> str:
@@ -272,15 +278,18 @@ def enter(
         context: in which the span was started.
 
     Returns:
-        What `leave` and `detach` take.
+        What `leave` and `_sdk.detach_context` take.
     """
+    entered: tuple[Any, Any] | None = None if _NATIVE is None else _NATIVE.enter(span, ids, context)
+    if entered is not None:
+        return entered
     entries: dict[str, object] = dict(context)
     entries[_sdk.SPAN_KEY] = span
     travelling = {name: str(ids[name]) for name in _carried if name in ids}
     if travelling:
         given: Any = entries.get(_sdk.BAGGAGE_KEY)
         entries[_sdk.BAGGAGE_KEY] = {**given, **travelling} if given else travelling
-    return _scope.set(_merged(ids)), attach(Context(entries))
+    return _scope.set(_merged(ids)), _sdk.attach_context(Context(entries))
 
 
 def stamp_entry(span: trace.Span, ids: Mapping[str, Value]) -> None:
@@ -331,7 +340,7 @@ def carried() -> tuple[str, ...]:
     return _carried
 
 
-def effective(context: Context | None = None) -> dict[str, Value]:
+def _effective(context: Context | None = None) -> dict[str, Value]:
     """The ids in force, by attribute name: what arrived by baggage, then what was bound here."""
     own = _scope.get() if _shared.get() is None else bound()
     if not (_sdk.current_context() if context is None else context).get(_sdk.BAGGAGE_KEY):
@@ -340,6 +349,23 @@ def effective(context: Context | None = None) -> dict[str, Value]:
         return own  # whatever has arrived, what was bound here wins
     arrived = arrived_ids(context)
     return {**own, **{key: arrived[key] for key in arrived if key not in own}} if arrived else own
+
+
+def _compile() -> Any:
+    """The native core (`_core_scope.h`), which asks for what is rare here; None without it."""
+    core = _loops.core
+    if not hasattr(core, "know_scope"):
+        return None
+    parts = (_scope.get, _scope.set, _shared.get, _sdk.current_context, _sdk.attach_context)
+    keys = (Context, _sdk.BAGGAGE_KEY, _sdk.SPAN_KEY, _effective, "ids", KEYS)
+    core.know_scope((*parts, *keys))
+    core.carry(_carried)
+    return core
+
+
+_NATIVE: Final = _compile()
+effective: Final[Callable[..., dict[str, Value]]] = getattr(_NATIVE, "effective", _effective)
+"""The ids in force in a context (or the current one), by attribute: what arrived by baggage, then what was bound here."""
 
 
 def arrived_ids(context: Context | None) -> dict[str, Value]:
@@ -412,6 +438,10 @@ class Propagator(textmap.TextMapPropagator):
 
 def _read(ids: Mapping[str, object]) -> dict[str, Value]:
     """Keywords -> attributes; ids become short text, own keys keep their type."""
+    if _plain_fields is not None and type(ids) is dict:
+        plain = _plain_fields(ids, _NO_NAMES, ATTRIBUTE, True)
+        if plain is not None:
+            return plain
     result: dict[str, Value] = {}
     for keyword, value in ids.items():
         if value is None:

@@ -185,6 +185,18 @@ static int learn(Measure *self, PyObject *attributes)
     return PyErr_Occurred() ? -1 : 0;
 }
 
+static PyObject *span_context_of(PyObject *span)
+{
+    if (Py_TYPE(span) != (PyTypeObject *)part[P_SPAN])
+        return PyObject_CallMethodObjArgs(span, m_name[M_GET_SPAN_CONTEXT], NULL);
+    PyObject *fields = PyObject_GenericGetDict(span, NULL), *here = fields ? field(fields, N_CONTEXT) : NULL;
+    if (here == NULL && !PyErr_Occurred())
+        PyErr_SetString(PyExc_AttributeError, "a span without a context");
+    Py_XINCREF(here);
+    Py_XDECREF(fields);
+    return here;
+}
+
 /* The context of the span whose exemplar this is, None for none; NULL when only the SDK can say. */
 static PyObject *exemplar_of(Measure *self, PyObject *amount, PyObject *attributes, PyObject *context)
 {
@@ -193,7 +205,7 @@ static PyObject *exemplar_of(Measure *self, PyObject *amount, PyObject *attribut
     PyObject *span = PyObject_CallMethodObjArgs(context, m_name[M_GET], self->span_key, NULL);
     if (!span || span == Py_None)
         return span;
-    PyObject *here = PyObject_CallMethodObjArgs(span, m_name[M_GET_SPAN_CONTEXT], NULL);
+    PyObject *here = span_context_of(span);
     Py_DECREF(span);
     PyObject *flags = here && PyTuple_Check(here) ? PyTuple_GetItem(here, 3) : NULL;
     long sampled = flags ? PyLong_AsLong(flags) : -1;

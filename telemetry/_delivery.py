@@ -1,7 +1,7 @@
 """
 From an emitted record to the collector: one `Courier` per signal, with its queue, thread and ledger.
 
-`put` is what the application pays for: a lock, an append, a count. A daemon thread, started by the
+`put` is what the application pays for: an append, and a few counts (`_intake`). A daemon thread, started by the
 first record in each process, takes batches and hands them to an `Export`. Nothing is thrown away
 while there is room: an unreachable collector is tried again with growing pauses (the only retry
 layer), and the queue absorbs the outage. When the queue is full, by items or by bytes, the newest
@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from telemetry import _diagnostics, _sdk, _values
+from telemetry import _diagnostics, _intake, _sdk, _values
 from telemetry._loads import (
     Export,
     Keep,
@@ -40,6 +40,7 @@ from telemetry._loads import (
     Result,
     Sending,
 )
+from telemetry._loops import process_id
 from telemetry._reasons import (
     CONVERSION_ERROR,
     EXPORT_FAILED,
@@ -61,7 +62,6 @@ ITEM_BYTES: Final = 1024 * 1024
 BATCH_BYTES: Final = 1024 * 1024
 PAUSE_S: Final = (0.5, 30.0)
 RETRY_AFTER_S: Final = 60.0
-ARRIVALS_S: Final = 0.01
 
 
 class Courier:
@@ -97,7 +97,7 @@ class Courier:
         self._make_export = make_export
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
-        self._batch_size = min(batch_size, queue_size)
+        self.batch_size = min(batch_size, queue_size)
         self._calm = (queue_size - queue_size // 8, queue_bytes - queue_bytes // 8)
         """Up to so many items and bytes, no record is refused for want of room."""
         self._delay_s = delay_s
@@ -117,16 +117,18 @@ class Courier:
         """Begin with nothing, in a new process."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._queue: deque[tuple[Any, int]] = deque()
+        self._intake = _intake.made(
+            self,
+            lambda *record: Courier.put(self, *record[:2], important=record[2]),
+            self._notice,
+            (*((0, 0) if self._spool is not None else self._calm), ITEM_BYTES),
+        )
+        self._queue: deque[tuple[Any, int]] = self._intake.queue
         self._flight: list[Load] = []  # with the thread; the last one is being sent
         self._shedding: list[Load] = []  # with the spool's thread
-        self._held_items = 0  # queued, in flight or being written to the spool
-        self._held_bytes = 0
-        self._arrivals: deque[tuple[int, float]] = deque()  # (asked before, when), 10 ms apart
         self._due = 0.0
         self._thread: threading.Thread | None = None
-        self._asked = 0  # what was taken in, and what of it is done with: flush compares them
-        self._settled = 0
+        self._settled = 0  # what of that which was taken in is done with
         self._ticket = 0
         self._flushes = 0
         self._tries = 0
@@ -137,62 +139,56 @@ class Courier:
         self._told = False
         self._close_deadline = 0.0
         self._final_deadline = 0.0
-        self.produced = inherited
+        self._intake.produced = inherited
         self.exported = 0
         self.spooled = 0  # and still is
         self._kept = 0  # ever spooled
         self.dropped: dict[str, int] = {FORK_DISCARD: inherited} if inherited else {}
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     def after_fork(self) -> None:
         """In the child: what is here belongs to the parent."""
-        if self._pid != os.getpid():
-            self._reset(self._held_items)
+        if self._pid != process_id():
+            self._reset(self._intake.items)
 
     # --- the application's side ---
 
     def put(self, item: object, size: int, *, important: bool = False) -> None:
         """Take a record; never blocks, never raises, drops when there is no room."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self.after_fork()
         spool = self._spool
         if spool is not None and spool.through:
             item = self._note(spool, item, size, important=important)
         pressed = False
         with self._lock:
-            self.produced += 1
-            held, taken = self._held_items + 1, self._held_bytes + size
-            # What nearly every record passes at a glance; `_refusal` has the whole rule.
-            if self._closing or size > ITEM_BYTES or held > self._calm[0] or taken > self._calm[1]:
-                reason = self._refusal(size, important=important)
-                if reason is not None:
-                    self.dropped[reason] = self.dropped.get(reason, 0) + 1
-                    if isinstance(item, Noted) and spool is not None:
-                        spool.done([item.place])
-                    return
-            queue, arrivals = self._queue, self._arrivals
-            queue.append((item, size))
-            self._held_items = held
-            self._held_bytes = taken
-            now = time.monotonic()
-            if not arrivals or now - arrivals[-1][1] >= ARRIVALS_S:
-                arrivals.append((self._asked, now))
-            self._asked += 1
-            waiting = len(queue)
-            if waiting == 1:
-                delay = self._delay_s if self._tries else min(FIRST_DELAY_S, self._delay_s)
-                self._due = now + delay
-                self._changed.notify_all()
-            elif waiting == self._batch_size:
-                self._due = 0.0
-                self._changed.notify_all()
-            begin = self._thread is None
+            reason = self._refusal(size, important=important)
+            if reason is not None:
+                self._intake.refuse()
+                self.dropped[reason] = self.dropped.get(reason, 0) + 1
+                if isinstance(item, Noted) and spool is not None:
+                    spool.done([item.place])
+                return
+            waiting = self._intake.add(item, size)
             if spool is not None:
                 pressed = self._filled(3)
-        if begin:
-            self.start()
+        if waiting:
+            self._notice(waiting)
         if pressed and spool is not None:
             spool.wake()
+
+    def _notice(self, waiting: int) -> None:
+        """So many records wait, and the thread does not know of it."""
+        with self._lock:
+            if waiting == 1:
+                delay = self._delay_s if self._tries else min(FIRST_DELAY_S, self._delay_s)
+                self._due = time.monotonic() + delay
+            elif waiting == self.batch_size:
+                self._due = 0.0
+            self._changed.notify_all()
+            begin = self._thread is None
+        if begin:
+            self.start()
 
     def _note(self, spool: Keep, item: object, size: int, *, important: bool) -> object:
         """The record on disk, or as it is when that fails or it has no room here anyway."""
@@ -209,8 +205,8 @@ class Courier:
     def _filled(self, quarters: int) -> bool:
         """Whether so many quarters of the room are taken."""
         return (
-            self._held_items * 4 >= self._queue_size * quarters
-            or self._held_bytes * 4 >= self._queue_bytes * quarters
+            self._intake.items * 4 >= self._queue_size * quarters
+            or self._intake.bytes * 4 >= self._queue_bytes * quarters
         )
 
     def _refusal(self, size: int, *, important: bool) -> str | None:
@@ -221,14 +217,14 @@ class Courier:
         items, room = self._queue_size, self._queue_bytes
         if not important:
             items, room = items - items // 8, room - room // 8
-        if self._held_items >= items or self._held_bytes + size > room:
+        if self._intake.items >= items or self._intake.bytes + size > room:
             return QUEUE_FULL
         return None
 
     def lose(self, reason: str) -> None:
         """Count a record that never got as far as the queue."""
         with self._lock:
-            self.produced += 1
+            self._intake.refuse()
             self._drop(reason, 1)
 
     def start(self) -> None:
@@ -238,12 +234,14 @@ class Courier:
                 return
             thread = threading.Thread(target=self._run, name=f"otelier-{self.signal}", daemon=True)
             self._thread = thread
+            self._intake.running = True
         try:
             thread.start()
         except RuntimeError:
             # The interpreter is going down and starts no threads: close() counts what is here.
             with self._lock:
                 self._thread = None
+                self._intake.running = False
             return
         if self._started is not None:
             self._started()
@@ -258,7 +256,7 @@ class Courier:
             lost, kept = sum(self.dropped.values()), self._kept
             if not self._ask():
                 return lambda _: True
-            ticket, tries = self._asked, self._tries
+            ticket, tries = self._intake.asked, self._tries
             self._ticket = ticket
             self._flushes += 1
             self._changed.notify_all()
@@ -276,7 +274,7 @@ class Courier:
 
     def nudge(self, within_s: float) -> None:
         """Let what is here go within so many seconds; a pause after a failure stays."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self.after_fork()
         with self._lock:
             self._due = min(self._due, time.monotonic() + within_s)
@@ -284,7 +282,7 @@ class Courier:
 
     def _ask(self) -> bool:
         """Whether there is anything to wait for."""
-        return self._settled < self._asked
+        return self._settled < self._intake.asked
 
     def close_soon(self, deadline: float, final: float = 0.0) -> None:
         """Take no more, send what is here until the deadline, and spool the rest until `final`."""
@@ -292,7 +290,7 @@ class Courier:
             if self._closing:
                 return
             self._ask()
-            self._closing = True
+            self._closing = self._intake.closing = True
             self._close_deadline = deadline
             self._final_deadline = max(deadline, final)
             self._changed.notify_all()
@@ -302,7 +300,7 @@ class Courier:
         with self._lock:
             if self._thread is not None and self._thread is not threading.current_thread():
                 self._changed.wait_for(
-                    lambda: self._settled >= self._asked or self._abandoned,
+                    lambda: self._settled >= self._intake.asked or self._abandoned,
                     max(self._close_deadline - time.monotonic(), 0.0),
                 )
         self._abandon(SHUTDOWN)
@@ -312,7 +310,7 @@ class Courier:
 
     def set_aside(self) -> None:
         """Spool what is here and go on: for a process that will be killed without a word."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self.after_fork()
         with self._lock:
             loads = [] if self._spool is None else self._take_rest()
@@ -323,7 +321,7 @@ class Courier:
         """Write the oldest records of a nearly full queue to the spool; in the spool's thread."""
         while True:
             with self._lock:
-                if self._pid != os.getpid() or self._abandoned or not self._queue:
+                if self._pid != process_id() or self._abandoned or not self._queue:
                     return
                 if not self._filled(2):
                     return
@@ -348,15 +346,16 @@ class Courier:
 
     def away(self) -> bool:
         """Whether the last try to send has failed: nobody needs to try the same meanwhile."""
-        return self._held_items > 0 and 0 < self._failed_try == self._tries
+        return self._intake.items > 0 and 0 < self._failed_try == self._tries
 
     def report(self) -> dict[str, Any]:
         """The ledger: produced, exported, pending, dropped by reason; spooled if there is a spool."""
         with self._lock:
+            produced, pending = self._intake.counts()
             ledger: dict[str, Any] = {
-                "produced": self.produced,
+                "produced": produced,
                 "exported": self.exported,
-                "pending": self._held_items,
+                "pending": pending,
                 "dropped": dict(sorted(self.dropped.items())),
             }
             if self._spool is not None:
@@ -366,7 +365,7 @@ class Courier:
     def oldest_s(self) -> float:
         """How many seconds the oldest record that is here has waited; 0 when none is."""
         with self._lock:
-            return time.monotonic() - self._arrivals[0][1] if self._arrivals else 0.0
+            return time.monotonic() - self._intake.arrivals[0][1] if self._intake.arrivals else 0.0
 
     # --- the thread's side ---
 
@@ -423,7 +422,7 @@ class Courier:
     def _pop(self) -> Load:
         batch: list[tuple[Any, int]] = []
         size = 0
-        queue, most = self._queue, self._batch_size
+        queue, most = self._queue, self.batch_size
         noted = self._spool is not None  # only with a spool is there anything that is noted
         while queue and len(batch) < most:
             size += queue[0][1]
@@ -432,7 +431,7 @@ class Courier:
             ):
                 break
             batch.append(queue.popleft())
-        full = len(self._queue) >= self._batch_size
+        full = len(self._queue) >= self.batch_size
         self._due = 0.0 if full else time.monotonic() + self._delay_s
         return Load(batch, len(batch))
 
@@ -556,14 +555,17 @@ class Courier:
             else:
                 self.exported += load.records - lost
                 self._drop(reason, lost)
-            self._held_items -= load.records
-            self._held_bytes -= sum(size for _, size in load.items)
+            intake = self._intake
+            intake.settle(load.records, sum(size for _, size in load.items))
             self._advance(load)
-            while self._arrivals and (
-                self._settled >= self._asked
-                or (len(self._arrivals) > 1 and self._arrivals[1][0] <= self._settled)
+            arrivals = intake.arrivals
+            while arrivals and (
+                self._settled >= intake.asked
+                or (len(arrivals) > 1 and arrivals[1][0] <= self._settled)
             ):
-                self._arrivals.popleft()
+                arrivals.popleft()
+            if not arrivals and self._queue:  # it came meanwhile
+                arrivals.append((self._settled, time.monotonic()))
             self._changed.notify_all()
 
     def _advance(self, load: Load) -> None:
@@ -627,7 +629,7 @@ class Courier:
         with self._lock:
             if self._abandoned:
                 return
-            self._closing = self._abandoned = True
+            self._closing = self._intake.closing = self._abandoned = True
             rest = [] if self._spool is None else self._take_rest()
             self._changed.notify_all()
         try:
@@ -639,11 +641,11 @@ class Courier:
             with self._lock:
                 left = max(self._final_deadline - time.monotonic(), 0.0)
                 self._changed.wait_for(lambda: not self._shedding, left)
-                self._drop(reason, self._held_items)
+                self._drop(reason, self._intake.items)
                 for hands in (self._queue, self._flight, self._shedding):
                     hands.clear()
-                self._held_items = self._held_bytes = 0
-                self._arrivals.clear()
+                self._intake.items = self._intake.bytes = 0
+                self._intake.arrivals.clear()
                 self._ended = True
                 self._changed.notify_all()
 
@@ -652,7 +654,7 @@ class Courier:
         _diagnostics.say(
             f"{self.signal} {outcome.result.name}",
             f"{self.signal} do not reach {export.target}: {outcome.reason}; they are {fate}"
-            f" (waiting: {self._held_items}, lost so far: {lost})",
+            f" (waiting: {self._intake.items}, lost so far: {lost})",
         )
 
 

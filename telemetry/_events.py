@@ -38,6 +38,7 @@ from telemetry import (
     _setup,
     _values,
 )
+from telemetry._loops import process_id
 from telemetry._reasons import CONVERSION_ERROR
 from telemetry._spans import _TOLD
 from telemetry._values import Value
@@ -130,7 +131,7 @@ def account(action: str, found: dict[str, Any], *, scope: str) -> None:
         found: attributes, cleaned; becomes the record's.
         scope: the name of the logger that it comes from.
     """
-    if _stream.pid != os.getpid():  # uWSGI forks without telling
+    if _stream.pid != process_id():  # uWSGI forks without telling
         _begin_stream()
     stream = _stream
     with stream.lock:
@@ -138,7 +139,15 @@ def account(action: str, found: dict[str, Any], *, scope: str) -> None:
         found[AUDIT_STREAM] = stream.id
         found[AUDIT_SEQUENCE] = stream.last
         found[AUDIT_MONOTONIC_NS] = time.monotonic_ns()
-        emit(action, found, scope=scope, uid=f"{stream.id}-{stream.last}")
+        uid = f"{stream.id}-{stream.last}"
+        lines = _logging.short_way
+        if lines is None or not lines.open():
+            emit(action, found, scope=scope, uid=uid)
+            return
+        _delivery_health.observe()
+        found[LOG_UID] = uid
+        logger = lines.logger(scope)
+        lines.send(logger, time.time_ns(), logging.INFO, "INFO", action, found, action)
 
 
 def attributes(fields: Mapping[str, object]) -> dict[str, Value]:
@@ -259,7 +268,7 @@ class _Stream:
     def __init__(self) -> None:
         self.id = os.urandom(8).hex()
         self.last = 0
-        self.pid = os.getpid()
+        self.pid = process_id()
         self.lock = threading.RLock()  # a signal handler may audit while its thread holds it
 
 

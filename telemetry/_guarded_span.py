@@ -9,6 +9,7 @@ Values are converted as log fields are, numbers stay numbers, and a failure cost
 end is the wall time of the start plus what a monotonic clock has counted since.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,8 +50,17 @@ class _Later:
         )
 
 
+class _LockLater:
+    """The lock of a span, made when it is first asked for: the native methods need none."""
+
+    def __get__(self, span: Any, owner: object = None) -> Any:
+        return self if span is None else span.__dict__.setdefault("_lock", threading.Lock())
+
+
 class GuardedSpan(_Span):
     """A span of the SDK, with methods that never raise."""
+
+    _lock: Any = _LockLater()
 
     _events: Any = _Later("_events", "max_events")
     _links: Any = _Later("_links", "max_links")
@@ -61,8 +71,8 @@ class GuardedSpan(_Span):
         if end_time is None and clocks is not None:
             wall, monotonic = clocks
             end_time = wall + time.monotonic_ns() - monotonic
-        delivers = getattr(self._span_processor, "delivers", None)
-        if delivers is None:
+        delivery = getattr(self._span_processor, "delivery", None)
+        if delivery is None:
             super().end(end_time)
             return
         with self._lock:
@@ -75,9 +85,9 @@ class GuardedSpan(_Span):
         try:
             if self._record_end_metrics:
                 self._record_end_metrics()
-            delivers(self)
+            delivery.ended(self)
         except Exception as error:
-            _diagnostics.say("span end", f"a span was lost: {_values.text(error)}", level="error")
+            lost(error)
 
     def set_attribute(self, key: Any, value: Any) -> None:
         """Set an attribute to any value."""
@@ -136,6 +146,11 @@ class GuardedSpan(_Span):
         _call(
             super().record_exception, lambda: (exception, _fields(attributes), timestamp, escaped)
         )
+
+
+def lost(error: Exception) -> None:
+    """Say that a span which has ended goes nowhere."""
+    _diagnostics.say("span end", f"a span was lost: {_values.text(error)}", level="error")
 
 
 def _call(method: Callable[..., None], arguments: Callable[[], tuple[Any, ...]]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.sdk._logs import LoggerProvider as SdkLoggers
 
-from telemetry import _context, _loops, _records, _requests, _sdk, _values
+from telemetry import _context, _loops, _records, _requests, _sdk, _tracers, _values
 from telemetry._delivery import Courier
 from telemetry._processors import GuardedLogProcessors, LogDelivery, is_important, ours_alone
 from telemetry.attributes import AUDIT_STREAM, CODE_FILE, CODE_FUNCTION, CODE_LINE
@@ -35,6 +35,10 @@ _SPECIAL: Final = frozenset(("exc_info", "stack_info", "stacklevel", "extra", _r
 _PLAIN: Final = frozenset((float, bool, type(None)))
 _INT64: Final = 1 << 63
 _KINDS: Final = (logging.Logger, logging.RootLogger)
+
+
+_NATIVE: Final = getattr(_tracers.NATIVE, "Send", None)
+"""Of the native core, which `_tracers` has told what it leans on."""
 
 
 def _original(name: str) -> object:
@@ -101,6 +105,8 @@ class Lines:
         self._known: dict[str, Any] = {}
         self._seen: object = None
         self._alone = False
+        if _NATIVE is not None:
+            vars(self)["send"] = _NATIVE(self.send, courier).send
 
     def open(self) -> bool:
         """Whether nobody else wants to see the SDK's records."""
@@ -193,6 +199,8 @@ class Lines:
         body: str,
         fields: Mapping[str, Any],
         place: tuple[str, str, int],
+        *,
+        event: str | None = None,
     ) -> bool:
         """
         Send a record of our own, if it can go the short way.
@@ -203,6 +211,7 @@ class Lines:
             body: the message.
             fields: by attribute name, clean.
             place: file, function and line that it is about.
+            event: the name of the event, for a record that is one.
         """
         if not self._sole_reader(logger) or not self.open():
             return False
@@ -214,7 +223,7 @@ class Lines:
         }
         body = _values.bounded(body, _values.BODY_TEXT)
         out, text = self.logger(logger.name), logging.getLevelName(level)
-        self.send(out, time.time_ns(), level, text, body, attributes)
+        self.send(out, time.time_ns(), level, text, body, attributes, event)
         return True
 
     def _sole_reader(self, logger: logging.Logger) -> bool:

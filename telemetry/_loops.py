@@ -133,3 +133,5 @@ fast_others: Final[Callable[[dict[str, Any], frozenset[str]], dict[str, Any] | N
     core, "others", others
 )
 fast_plain: Final[Callable[[object], int]] = getattr(core, "plain", plain)
+process_id: Final[Callable[[], int]] = getattr(core, "process_id", os.getpid)
+"""`os.getpid`; natively without the system call, and right in every child, with or without fork hooks."""

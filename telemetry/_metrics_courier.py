@@ -46,20 +46,20 @@ class MetricsCourier(Courier):
         """Ask for one more collection: each flush and the exit send the latest state."""
         if self._thread is None or self._closing:
             return False
-        self._asked += 1
+        self._intake.asked += 1
         return True
 
     def _take(self) -> Load | None:
         while True:
             with self._lock:
-                while not self._abandoned and self._settled >= self._asked:
+                while not self._abandoned and self._settled >= self._intake.asked:
                     wait = self._due - time.monotonic()
                     if self._closing or wait <= 0:
                         break
                     self._changed.wait(wait)
-                if self._abandoned or (self._closing and self._settled >= self._asked):
+                if self._abandoned or (self._closing and self._settled >= self._intake.asked):
                     return None
-                wanted = self._asked
+                wanted = self._intake.asked
                 self._due = time.monotonic() + self._interval_s
             collected = self._guarded_collect()
             with self._lock:
@@ -70,8 +70,8 @@ class MetricsCourier(Courier):
                     self._changed.notify_all()
                     continue
                 data, points = collected
-                self.produced += points
-                self._held_items = points
+                self._intake.produced += points
+                self._intake.items = points
                 load = Load([(data, 0)], points, wanted)
                 self._flight = [load]
                 return load

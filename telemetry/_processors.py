@@ -62,7 +62,11 @@ def _guarded(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _complain(processor: object, error: Exception) -> None:
-    name = type(processor).__name__
+    failed(error, type(processor).__name__)
+
+
+def failed(error: Exception, name: str = "GuardedSpanProcessors") -> None:
+    """Say what a processor raised."""
     _diagnostics.say(
         f"processor {name}", f"{name} raised {type(error).__name__}: {_values.text(error)}"
     )
@@ -89,15 +93,15 @@ class GuardedSpanProcessors(SynchronousMultiSpanProcessor):
     def __init__(self, gate: Gate) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # the SDK has no annotation here
         self._gate = gate
-        self.delivers: Callable[[ReadableSpan], None] | None = None
-        """What all that `on_end` does comes to, while all processors are ours."""
+        self.delivery: SpanDelivery | None = None
+        """Whose `ended` is all that `on_end` comes to, while all processors are ours."""
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Add a processor."""
         super().add_span_processor(span_processor)
         last = self._span_processors[-1]
         alone = isinstance(last, SpanDelivery) and ours_alone(self._span_processors)
-        self.delivers = last.ended if alone else None  # type: ignore[attr-defined]  # `alone`
+        self.delivery = last if alone else None  # type: ignore[assignment]  # `alone`
 
     def begun(self, span: Any, context: Context | None, above: object) -> bool:
         """
@@ -108,8 +112,8 @@ class GuardedSpanProcessors(SynchronousMultiSpanProcessor):
             context: given for it.
             above: the span that is current in that context.
         """
-        last = self._span_processors[-1] if self.delivers is not None else None
-        if last is None or last.redirect is not None:  # type: ignore[attr-defined]  # a SpanDelivery
+        last = self.delivery
+        if last is None or last.redirect is not None:
             return False
         try:
             request = _requests.current.get()

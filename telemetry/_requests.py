@@ -33,7 +33,8 @@ TOLD: Final = "_otelier_told"
 PASS, HELD, QUIET, SILENT = range(4)
 """What becomes of a record: delivered, waits, dropped unless it is an error, dropped."""
 
-_MARK: Final = "_otelier_request"
+MARK: Final = "_otelier_request"
+"""Where a span keeps its request, if that does not just let it pass."""
 _EXCEPTIONS: Final = ("http.server.request.exception", "fastapi.websocket.exception")
 
 
@@ -59,12 +60,12 @@ class Request:
         self._held: list[tuple[Callable[[Any], None], Any]] = []
         self._lock = threading.Lock()
         if entry is not None and gate != PASS:
-            setattr(entry, _MARK, self)
+            setattr(entry, MARK, self)
 
     def started(self, span: Span) -> None:
         """Notice a span of this request."""
         if self.gate != PASS:
-            setattr(span, _MARK, self)
+            setattr(span, MARK, self)
         if self.entry is None and span.kind is SpanKind.SERVER:
             self.entry = span
 
@@ -139,7 +140,7 @@ def of_ended(span: ReadableSpan) -> Request | None:
 
 def of_live(span: ReadableSpan) -> Request | None:
     """The same, for the span itself and not its copy."""
-    request: Request | None = span.__dict__.get(_MARK)
+    request: Request | None = span.__dict__.get(MARK)
     return request if request is not None and request.gate != PASS else None
 
 
@@ -163,7 +164,7 @@ class EntrySpans(SpanProcessor, Ours):
             request.started(span)
 
     def _on_ending(self, span: Span) -> None:
-        _ending.request = getattr(span, _MARK, None)
+        _ending.request = getattr(span, MARK, None)
         if _ending.request is not None:
             _ending.span_id = span.get_span_context().span_id
 

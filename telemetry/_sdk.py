@@ -14,6 +14,7 @@ from opentelemetry.context import (
     _RUNTIME_CONTEXT,
     Context,
     attach,
+    detach,
     get_current,
     get_value,
     set_value,
@@ -21,12 +22,16 @@ from opentelemetry.context import (
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS_KEY
 from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
+from telemetry import _loops
+
 __all__ = [
     "BAGGAGE_KEY",
     "SPAN_KEY",
     "SUPPRESS_KEY",
+    "attach_context",
     "attribute",
     "current_context",
+    "detach_context",
     "forget_readers",
     "has_exporters",
     "has_observables",
@@ -38,11 +43,20 @@ __all__ = [
 ]
 
 
+_stamp: Callable[[Any, dict[str, Any]], bool] | None = getattr(_loops.core, "stamp", None)
 _variable: Any = getattr(_RUNTIME_CONTEXT, "_current_context", None)
 current_context: Callable[[], Context] = (
     _variable.get if isinstance(_variable, ContextVar) else get_current
 )
 """`opentelemetry.context.get_current`, without the two calls around the variable."""
+attach_context: Callable[[Context], Any] = (
+    _variable.set if isinstance(_variable, ContextVar) else attach
+)
+"""`opentelemetry.context.attach`, as above."""
+detach_context: Callable[[Any], None] = (
+    _variable.reset if isinstance(_variable, ContextVar) else detach
+)
+"""`opentelemetry.context.detach`, as above; raises ValueError in another context, and logs nothing."""
 
 
 def suppress() -> None:
@@ -100,6 +114,8 @@ def stamp(span: Any, attributes: dict[str, Any]) -> None:
     What is no running span of the SDK, or has limits that these attributes could exceed, is asked
     in the ordinary way.
     """
+    if _stamp is not None and _stamp(span, attributes):
+        return
     held: Any = getattr(span, "_attributes", None)
     own = getattr(held, "_dict", None)
     if type(own) is dict and held.max_value_len is None and not held.dropped:

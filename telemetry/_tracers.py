@@ -14,6 +14,7 @@ somebody asks for them). Every other case is the SDK's.
 
 import functools
 import inspect
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,11 +22,14 @@ from types import TracebackType
 from typing import Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.context import Context, attach, detach, set_value
+from opentelemetry.context import Context, detach
+from opentelemetry.sdk._logs._internal._logger_metrics import NoOpLoggerMetrics
 from opentelemetry.sdk.trace import SpanLimits, Tracer, TracerProvider
+from opentelemetry.sdk.trace._tracer_metrics import NoOpTracerMetrics, noop
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
 from opentelemetry.trace import (
     Link,
+    NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
@@ -38,17 +42,37 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 from opentelemetry.util.types import Attributes
 
-from telemetry import _values
+from telemetry import (
+    _attach,
+    _context,
+    _guarded_span,
+    _processors,
+    _records,
+    _requests,
+    _values,
+)
 from telemetry._guarded_span import GuardedSpan
+from telemetry._loops import core
 from telemetry._loops import fast_plain as _plain
 from telemetry._processors import GuardedSpanProcessors, Ids
-from telemetry._sdk import current_context
+from telemetry._sdk import (
+    attach_context,
+    current_context,
+    detach_context,
+    stamp,
+)
+from telemetry.attributes import AUDIT_STREAM
 
 TRACERS: Final = 2000
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 _PLAIN: Final = frozenset((str, int, float, bool, bytes, type(None)))
 _UNSET: Final = Status(StatusCode.UNSET)
+IN_PYTHON: Final = {
+    name: vars(GuardedSpan)[name] for name in ("end", "set_attribute", "set_attributes")
+}
+"""Methods of spans that the native core does, as they are in Python."""
+NATIVE: Final = core if hasattr(core, "Start") else None
 
 
 class Tracers(TracerProvider):
@@ -81,6 +105,8 @@ class Tracers(TracerProvider):
 def _quick(tracer: Any) -> Any:
     if type(tracer) is Tracer:
         tracer.__class__ = QuickTracer
+        if NATIVE is not None:
+            vars(tracer)["start_span"] = NATIVE.Start(tracer, tracer.start_span).span
     return tracer
 
 
@@ -184,7 +210,6 @@ class QuickTracer(Tracer):
             "_set_status_on_exception": said[3],
             "_span_processor": processors,
             "_limits": limits,
-            "_lock": threading.Lock(),
             "_record_end_metrics": self._tracer_metrics.start_span(
                 parent, Decision.RECORD_AND_SAMPLE
             ),
@@ -273,7 +298,9 @@ class Current:
     def __enter__(self) -> Any:
         start: Any = self._tracer.start_span
         span = self._span = start(*self._begun, self._record, self._status)
-        self._token = attach(set_value(_SPAN_KEY, span))
+        entries: dict[str, Any] = dict(current_context())
+        entries[_SPAN_KEY] = span
+        self._token = attach_context(Context(entries))
         return span
 
     def __exit__(
@@ -283,7 +310,10 @@ class Current:
         stack: TracebackType | None,
     ) -> None:
         span = self._span
-        detach(self._token)
+        try:
+            detach_context(self._token)
+        except (ValueError, RuntimeError):
+            detach(self._token)  # left in another context than entered: upstream says so
         try:
             if isinstance(error, Exception) and span.is_recording():
                 if self._record:
@@ -315,3 +345,52 @@ class Current:
                 return function(*args, **kwargs)
 
         return call
+
+
+def _compile() -> None:
+    """Let the native core start and end spans (`_core_tracers.h`), which asks for what is rare here."""
+    if NATIVE is None:
+        return
+    NATIVE.know(
+        (
+            DEFAULT_ON,
+            GuardedSpanProcessors,
+            GuardedSpan,
+            NonRecordingSpan,
+            BoundedAttributes,
+            SpanContext,
+            Ids,
+            NoOpTracerMetrics,
+            NoOpLoggerMetrics,
+            noop,
+            _UNSET,
+            SpanKind.INTERNAL,
+            SpanKind.SERVER,
+            SpanKind.CONSUMER,
+            _SAMPLED,
+            _RANDOM,
+            DEFAULT_TRACE_STATE,
+            _SPAN_KEY,
+            _context.ENTRY,
+            _requests.MARK,
+            current_context,
+            _requests.current.get,
+            _attach.ours(),
+            logging.root,
+            _attach.ensure,
+            threading.Lock,
+            stamp,
+            _processors.failed,
+            _guarded_span.lost,
+            _values.weigh,
+            lambda courier, item, size, matters: courier.put(item, size, important=matters),
+            0,
+            AUDIT_STREAM,
+            _records.SEVERITY_TEXT,
+        )
+    )
+    for name, method in zip(IN_PYTHON, NATIVE.methods_of(*IN_PYTHON.values()), strict=True):
+        setattr(GuardedSpan, name, method)
+
+
+_compile()

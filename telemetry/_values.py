@@ -27,7 +27,7 @@ from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from typing import Any, Final, TypeGuard, TypeVar
 
-from telemetry._loops import fast_weigh
+from telemetry._loops import core, fast_weigh
 
 T = TypeVar("T")
 Value = str | bool | int | float | bytes | None | Sequence["Value"] | Mapping[str, "Value"]
@@ -46,6 +46,8 @@ NESTED: Final = 2
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _INT64 = 2**63
 _SMALL: Final = frozenset((int, float, bool, type(None)))
+_COPIED: Final = frozenset((dict, list, tuple))
+_copied: Final[Callable[[object], Any] | None] = getattr(core, "copied", None)
 _CONTAINERS = (list, tuple, set, frozenset, deque, range, Sequence, AbstractSet)
 
 
@@ -125,6 +127,10 @@ def clean(value: object) -> Value:
         return value  # type: ignore[return-value]  # `kind` says that it is one of the three
     if kind is int and -_INT64 <= value < _INT64:  # type: ignore[operator]  # as above
         return value  # type: ignore[return-value]  # as above
+    if _copied is not None and kind in _COPIED:
+        own: Value = _copied(value)
+        if own is not None:
+            return own
     try:
         return nested(_clean, value, DEPTH, [NODES], set())
     except Exception:

@@ -7,16 +7,26 @@ What a worker is behind its public face: its role, its numbers in this process, 
 
 import contextlib
 import logging
-import os
+import sys
 import time
 from typing import Any, Final
 
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context
 
-from telemetry import _context, _diagnostics, _events, _logging, _records, _spans, _values
+from telemetry import (
+    _context,
+    _diagnostics,
+    _events,
+    _logging,
+    _records,
+    _sdk,
+    _spans,
+    _values,
+)
 from telemetry import _worker_clock as clock
 from telemetry import _worker_numbers as numbers
 from telemetry import attributes as names
+from telemetry._loops import process_id
 from telemetry._values import Value
 from telemetry._worker_roles import OTHER, ROLES
 
@@ -71,12 +81,12 @@ class Core:
         """The numbers of this process."""
         numbers.follow_capture()
         found = self._numbers
-        if found is None or found.pid != os.getpid():
+        if found is None or found.pid != process_id():
             action = str(self.facts[names.ORDER_ACTION])
             ledger = numbers.ledger(self.name, action, self._declared)
             with ledger.lock:  # two threads may have the first order together
                 found = self._numbers
-                if found is None or found.pid != os.getpid():
+                if found is None or found.pid != process_id():
                     numbers.instruments()
                     found = numbers.Numbers(ledger, self._declared)
                     self._numbers, self._watched = found, False
@@ -87,9 +97,11 @@ class Core:
     def count(self, found: numbers.Numbers, counter: str, number: int = 1) -> None:
         """Add to a counter of the role; call it with the lock held."""
         counters = found.counters
-        if counter not in counters and len(counters) >= MOST_COUNTERS:
-            counter = numbers.OTHER
-        counters[counter] = counters.get(counter, 0) + number
+        if counter not in counters:
+            if len(counters) >= MOST_COUNTERS:
+                counter = numbers.OTHER
+            counters.setdefault(counter, 0)
+        counters[counter] += number
         found.ledger.add(names.ORDER_WORKER_COUNTS, counter, number)
 
     def note(self, kind: str, reason: object, error: BaseException | None) -> str | None:
@@ -126,7 +138,7 @@ class Core:
 
     def written(self, found: numbers.Numbers) -> None:
         """An order is done: write statistics if they are due."""
-        if found.window.tallies[numbers.PROCESSED] >= self._every_orders:
+        if found.window.processed >= self._every_orders:
             self._report(found, "count")
         elif time.monotonic() - found.window.since >= self._every_s:
             self._report(found, "time")
@@ -139,7 +151,7 @@ class Core:
     def tick(self) -> None:
         """Write statistics if they are due by time."""
         found = self._numbers
-        if found is not None and found.pid == os.getpid():
+        if found is not None and found.pid == process_id():
             self._report(found, "time")
 
     def close(self) -> None:
@@ -147,7 +159,7 @@ class Core:
         try:
             clock.forget(self)
             found = self._numbers
-            if found is not None and found.pid == os.getpid() and self._watched:
+            if found is not None and found.pid == process_id() and self._watched:
                 self._watched = False
                 self._report(found, "shutdown")
         except Exception as error:
@@ -160,7 +172,7 @@ class Core:
             return {
                 names.WORKER_REPORT_ACTIVE: found.active,
                 names.WORKER_REPORT_WINDOW: found.window.told(now),
-                names.WORKER_REPORT_TOTAL: found.total.told(now),
+                names.WORKER_REPORT_TOTAL: found.before.told(now, found.window),
                 names.WORKER_REPORT_COUNTERS: dict(found.counters),
             }
 
@@ -168,14 +180,14 @@ class Core:
         """Write `worker.statistics` and begin a new window; of two threads that want to, one does."""
         with found.ledger.lock:
             due = {
-                "count": found.window.tallies[numbers.PROCESSED] >= self._every_orders,
+                "count": found.window.processed >= self._every_orders,
                 "time": time.monotonic() - found.window.since >= self._every_s,
                 "shutdown": True,
             }
             if not due[reason]:
                 return
             told = self.told(found)
-            found.window = numbers.Window(time.monotonic())
+            found.turn(time.monotonic())
         fields: dict[str, Any] = {
             **self.facts,
             names.ORDER_WORKER_INSTANCE: found.instance,
@@ -184,16 +196,26 @@ class Core:
         }
         text = self._sentence(told[names.WORKER_REPORT_WINDOW])
         # about no single order: neither its trace nor its ids
-        token, scope = attach(Context()), _context.enter_empty()
+        token, scope = _sdk.attach_context(Context()), _context.enter_empty()
         try:
             if self.logger.isEnabledFor(logging.INFO):
-                extra = {**fields, _records.EVENT_NAME: names.WORKER_STATISTICS}
-                self.logger.info(text, extra=extra)
+                if not self._say(text, fields):
+                    extra = {**fields, _records.EVENT_NAME: names.WORKER_STATISTICS}
+                    self.logger.info(text, extra=extra)
             else:  # the application's levels do not switch statistics off
                 _events.emit(names.WORKER_STATISTICS, fields, scope=self.name, body=text)
         finally:
             _context.leave(scope)
-            detach(token)
+            _sdk.detach_context(token)
+
+    def _say(self, text: str, fields: dict[str, Any]) -> bool:
+        """Whether the statistics went the short way: they come at every hundredth order."""
+        lines, frame = _logging.short_way, sys._getframe(1)  # noqa: SLF001 - as logging does
+        if lines is None:
+            return False
+        place = (frame.f_code.co_filename, frame.f_code.co_name, frame.f_lineno)
+        logger, event = logging.getLogger(self.name), names.WORKER_STATISTICS
+        return lines.say(logger, logging.INFO, text, fields, place, event=event)
 
     def _sentence(self, window: dict[str, Any]) -> str:
         text = (

@@ -11,6 +11,7 @@ test's `capture()`, whose metrics are totals since it began: roles show from the
 """
 
 import functools
+import itertools
 import math
 import os
 import re
@@ -18,13 +19,14 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry import metrics
 
 from telemetry import _setup, _values
 from telemetry import attributes as names
+from telemetry._loops import process_id
 
 ROLES: Final = 64
 LABELS: Final = 32
@@ -88,7 +90,9 @@ class Ledger:
 
     def label(self, kind: str, given: str) -> str:
         """`given`, if it can be a label and there are not too many of the kind; else `_OTHER`."""
-        known = self.known.setdefault(kind, set())
+        known = self.known.get(kind)
+        if known is None:
+            known = self.known.setdefault(kind, set())
         if given in known:
             return given
         given = "_".join(given.split())
@@ -102,7 +106,10 @@ class Ledger:
 
 class Numbers:
     """
-    What one worker has done in this process, since it began and since its last statistics.
+    What one worker has done in this process: since its last statistics, and before them.
+
+    An order counts in the window only; the statistics that end a window add it to the sum of those
+    before, so that what each order pays for is paid once.
 
     Args:
         ledger: of the worker's role.
@@ -111,30 +118,73 @@ class Numbers:
 
     def __init__(self, ledger: Ledger, counters: Iterable[str]) -> None:
         self.ledger = ledger
-        self.pid = os.getpid()
+        self.pid = process_id()
         self.instance = uuid.uuid4().hex[:16]
         self.sequence = 0
         self.active = 0
         self.counters = dict.fromkeys(counters, 0)
-        self.begun = time.monotonic()
-        self.total = Window(self.begun)
-        self.window = Window(self.begun)
+        self._steps: dict[str, tuple[str, str, str | None]] = {}
+        self.before = Before(time.monotonic())
+        self.window = Window(self.before.since)
         self.closed = False
 
-    def tally(self, what: str, number: int = 1) -> None:
+    def tally(self, what: str) -> None:
         """Count one of `TALLIES`; call it with the lock held."""
-        self.total.tallies[what] += number
-        self.window.tallies[what] += number
+        self.window.tallies[what] += 1
 
     def ended(self, outcome: str, seconds: float) -> None:
         """An order has ended; call it with the lock held."""
         self.active -= 1
-        what = _TALLY[outcome]
-        for window in (self.total, self.window):
-            window.tallies[PROCESSED] += 1
-            window.tallies[what] += 1
-            window.seconds += seconds
-            window.samples.append(seconds)
+        window, ledger = self.window, self.ledger
+        window.processed += 1
+        window.tallies[_TALLY[outcome]] += 1
+        window.seconds += seconds
+        window.samples.append(seconds)
+        ledger.active -= 1
+        ledger.shown = True
+        counts = ledger.counts[names.ORDER_PROCESS_OUTCOMES]
+        counts[outcome] = counts.get(outcome, 0) + 1
+
+    def counted(self, counter: str) -> None:
+        """Count one of what the role has declared; call it with the lock held."""
+        self.counters[counter] += 1
+        counts = self.ledger.counts[names.ORDER_WORKER_COUNTS]
+        counts[counter] = counts.get(counter, 0) + 1
+
+    def step(self, given: str, counters: Mapping[str, str]) -> tuple[str, str, str | None]:
+        """
+        A step by its name: its label, its name among the timings, and its counter.
+
+        Args:
+            given: the name.
+            counters: of the steps that the role counts.
+        """
+        known = self._steps.get(given)
+        if known is None:
+            label = self.ledger.label("step", given)
+            known = label, f"{label}_time_ms", counters.get(label)
+            if len(self._steps) < LABELS:
+                self._steps[given] = known
+        return known
+
+    def ran(self, step: str, seconds: float) -> None:
+        """A step has run; call it with the lock held."""
+        steps, ledger = self.window.steps, self.ledger
+        runs = steps.get(step)
+        if runs is None:
+            runs = steps[step] = Runs()
+        runs.count += 1
+        runs.samples.append(seconds)
+        counts = ledger.counts
+        numbers, times = counts[names.ORDER_STEP_RUNS], counts[names.ORDER_STEP_TIME]
+        numbers[step] = numbers.get(step, 0) + 1
+        times[step] = times.get(step, 0.0) + seconds
+        ledger.shown = True
+
+    def turn(self, now: float) -> None:
+        """Begin a new window; call it with the lock held."""
+        self.before.add(self.window)
+        self.window = Window(now)
 
 
 class Window:
@@ -145,33 +195,126 @@ class Window:
         since: monotonic seconds.
     """
 
+    __slots__ = ("processed", "samples", "seconds", "since", "steps", "tallies")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.processed = 0
+        self.tallies = dict.fromkeys(TALLIES, 0)
+        self.seconds = 0.0
+        self.samples: deque[float] = deque(maxlen=SAMPLES)
+        self.steps: dict[str, Runs] = {}
+
+    def told(self, now: float) -> dict[str, Any]:
+        """As the statistics show it; quantiles are those of the last 1,024 orders."""
+        return _told(
+            now - self.since,
+            self.tallies | {PROCESSED: self.processed},
+            self.seconds,
+            self.samples,
+            {name: (runs.count, runs.samples) for name, runs in self.steps.items()},
+        )
+
+
+class Runs:
+    """How often a step has run, and how long the last runs took, in seconds."""
+
+    __slots__ = ("count", "samples")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.samples: deque[float] = deque(maxlen=SAMPLES)
+
+
+class Before:
+    """
+    The sum of the windows that are over.
+
+    Args:
+        since: monotonic seconds.
+    """
+
     def __init__(self, since: float) -> None:
         self.since = since
         self.tallies = dict.fromkeys(TALLIES, 0)
         self.seconds = 0.0
-        self.samples: deque[float] = deque(maxlen=SAMPLES)
-        self.steps: dict[str, deque[float]] = {}
+        self._orders = _Last()
+        self._steps: dict[str, _Last] = {}
 
-    def step(self, name: str, seconds: float) -> None:
-        """Note how long a step took."""
-        samples = self.steps.get(name)
-        if samples is None:
-            samples = self.steps[name] = deque(maxlen=SAMPLES)
-        samples.append(seconds)
+    def add(self, window: Window) -> None:
+        """Add a window that is over."""
+        for what, number in window.tallies.items():
+            self.tallies[what] += number
+        self.tallies[PROCESSED] += window.processed
+        self.seconds += window.seconds
+        self._orders.add(window.processed, window.samples)
+        for name, runs in window.steps.items():
+            self._steps.setdefault(name, _Last()).add(runs.count, runs.samples)
 
-    def told(self, now: float) -> dict[str, Any]:
-        """As the statistics show it; quantiles are those of the last 1,024 orders."""
-        told: dict[str, Any] = {"seconds": round(now - self.since, 3), **self.tallies}
-        processed = self.tallies[PROCESSED]
-        if processed:
-            told["mean_ms"] = round(self.seconds / processed * 1000, 3)
-        told.update(quantiles(self.samples))
-        if self.steps:
-            told["steps"] = {
-                step: {"count": len(samples), **quantiles(samples)}
-                for step, samples in self.steps.items()
-            }
-        return told
+    def told(self, now: float, window: Window) -> dict[str, Any]:
+        """As the statistics show it, with the window that is not over yet."""
+        tallies = {what: number + window.tallies[what] for what, number in self.tallies.items()}
+        tallies[PROCESSED] += window.processed
+        steps = {}
+        for name in (*self._steps, *(name for name in window.steps if name not in self._steps)):
+            last, runs = self._steps.get(name, _NOTHING), window.steps.get(name)
+            steps[name] = (
+                (last.count, last.samples())
+                if runs is None
+                else (last.count + runs.count, last.samples(runs.samples))
+            )
+        return _told(
+            now - self.since,
+            tallies,
+            self.seconds + window.seconds,
+            self._orders.samples(window.samples),
+            steps,
+        )
+
+
+class _Last:
+    """The last samples of windows that are over, sorted one by one, so that sorting all is cheap."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sorted: deque[list[float]] = deque()
+        self._held = 0
+
+    def add(self, count: int, samples: Iterable[float]) -> None:
+        """Add those of a window, and forget what 1,024 newer ones have replaced."""
+        self.count += count
+        ordered = sorted(samples)
+        self._sorted.append(ordered)
+        self._held += len(ordered)
+        while self._held - len(self._sorted[0]) >= SAMPLES:
+            self._held -= len(self._sorted.popleft())
+
+    def samples(self, more: Iterable[float] = ()) -> list[float]:
+        """All of them, and those of the window that is not over."""
+        return [*itertools.chain.from_iterable(self._sorted), *more]
+
+
+_NOTHING: Final = _Last()
+
+
+def _told(
+    seconds: float,
+    tallies: dict[str, int],
+    spent: float,
+    samples: Iterable[float],
+    steps: Mapping[str, tuple[int, Iterable[float]]],
+) -> dict[str, Any]:
+    """Numbers as the statistics show them."""
+    told: dict[str, Any] = {"seconds": round(seconds, 3), **tallies}
+    processed = tallies[PROCESSED]
+    if processed:
+        told["mean_ms"] = round(spent / processed * 1000, 3)
+    told.update(quantiles(samples))
+    if steps:
+        told["steps"] = {
+            step: {"count": count, **quantiles(runs)} for step, (count, runs) in steps.items()
+        }
+    return told
 
 
 def quantiles(samples: Iterable[float]) -> dict[str, float]:

@@ -5,11 +5,15 @@ import concurrent.futures
 import contextvars
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry import baggage, propagate, trace
-from opentelemetry.context import attach, detach
+from opentelemetry.context import Context, attach, detach
 
 import telemetry
-from telemetry import attributes
+from telemetry import _context, _loops, _sdk, attributes
+
+needs_core = pytest.mark.skipif(_loops.core is None, reason="no C compiler when this was installed")
 
 
 @pytest.fixture(autouse=True)
@@ -260,3 +264,74 @@ def test_an_own_id_wins_over_an_arriving_one():
 def test_new_correlation_ids_differ():
     """A new id is a UUID, and never the same twice."""
     assert len({telemetry.new_correlation_id() for _ in range(100)}) == 100
+
+
+IDS = st.dictionaries(
+    st.sampled_from(["correlation.id", "user.id", "shelf", "n"]),
+    st.sampled_from(["c-1", "x", 7, None, 2.5]),
+    max_size=3,
+)
+SCOPES = st.tuples(
+    IDS,
+    st.none() | IDS,
+    st.dictionaries(
+        st.sampled_from(["correlation.id", "tenant.id", "other"]),
+        st.sampled_from(["c-9", "not an id", "t"]),
+    ),
+    st.sampled_from([("correlation_id",), (), ("correlation_id", "tenant_id")]),
+)
+
+
+@needs_core
+@settings(deadline=None)
+@given(SCOPES, IDS)
+def test_the_native_scope_is_the_same(scope, ids):
+    """Whatever is bound and has arrived: the same ids in force, the same scope entered (C3)."""
+    bound, shared, arrived, carried = scope
+    span = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))
+
+    def live():
+        if shared is not None:
+            _context.begin_request(_context.Shared(dict(shared)))
+        for name, value in bound.items():
+            _context.put(name, value)
+        context = {}
+        for name, value in arrived.items():
+            context = baggage.set_baggage(name, value, context)
+        attach(Context(context))
+        before = (
+            _context.effective(),
+            _context.effective(Context()),
+            _context.effective(Context(context)),
+        )
+        tokens = _context.enter(span, dict(ids), Context(context))
+        inside = _context.effective(), dict(_sdk.current_context()), type(_sdk.current_context())
+        _sdk.detach_context(tokens[1])
+        _context.leave(tokens[0])
+        return before, inside, (_context.effective(), dict(_sdk.current_context()))
+
+    found = []
+    try:
+        for native in (True, False):
+            with pytest.MonkeyPatch.context() as patch:
+                _context.carry(carried)
+                if not native:
+                    patch.setattr(_context, "_NATIVE", None)
+                    patch.setattr(_context, "effective", _context._effective)
+                found.append(contextvars.Context().run(live))
+    finally:
+        _context.carry(("correlation_id",))
+    assert found[0] == found[1]
+    assert found[0][0] == (*found[0][0][:2], found[0][2][0])
+
+
+@needs_core
+def test_more_ids_than_a_scope_holds():
+    """The oldest keys make room, natively too."""
+    ids = {f"k{number}": number for number in range(40)}
+    span = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))
+    tokens = _context.enter(span, ids, Context())
+    inside = _context.effective()
+    _sdk.detach_context(tokens[1])
+    _context.leave(tokens[0])
+    assert inside == {f"k{number}": number for number in range(8, 40)}

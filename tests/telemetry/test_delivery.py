@@ -1,15 +1,27 @@
 """The courier: every record ends in one column of the ledger, and nobody waits for the network."""
 
 import os
+import sys
 import threading
 import time
 
 import pytest
 
+from telemetry import _intake
 from telemetry._delivery import Courier, Outcome, Result
 from telemetry._metrics_courier import MetricsCourier
 
 FAR = 60.0
+
+
+@pytest.fixture(autouse=True, params=["native", "python"])
+def way(request, monkeypatch):
+    """Each test, with the native intake and with its twin."""
+    if request.param == "python":
+        monkeypatch.setattr(_intake, "NATIVE", None)
+    elif _intake.NATIVE is None:
+        pytest.skip("no native core: no compiler, or OTELIER_PURE_PYTHON=1")
+    return request.param
 
 
 def soon(seconds=FAR):
@@ -289,6 +301,119 @@ def test_a_signal_handler_may_emit_while_its_thread_emits():
         courier.put("nested", 1)
     end(courier)
     assert courier.report()["produced"] >= 2
+
+
+def test_threads_that_put_while_others_look():
+    """Whoever puts, takes and looks at once: the ledger adds up at each moment (R1)."""
+    sink = Sink()
+    courier = courier_to(sink, queue_size=100_000, delay_s=0.001, batch_size=50)
+    looks, going = [], threading.Event()
+
+    def put(thread):
+        for number in range(4000):
+            courier.put((thread, number), 1, important=number % 7 == 0)
+
+    def look():
+        while not going.is_set():
+            ledger = courier.report()
+            looks.append(
+                ledger["produced"]
+                - ledger["exported"]
+                - ledger["pending"]
+                - sum(ledger["dropped"].values())
+            )
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=put, args=(thread,)) for thread in range(4)]
+        watcher = threading.Thread(target=look)
+        for thread in (watcher, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert courier.flush(soon())
+        going.set()
+        watcher.join()
+    finally:
+        sys.setswitchinterval(before)
+    end(courier)
+    assert set(looks) == {0}
+    arrived = [item for batch in sink.batches for item in batch]
+    assert sorted(arrived) == [(thread, number) for thread in range(4) for number in range(4000)]
+    for thread in range(4):
+        assert [number for by, number in arrived if by == thread] == list(range(4000))
+    assert (courier.oldest_s(), courier.report()["exported"]) == (0.0, 16_000)
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch):
+    """Out of threads for a while: what waits goes with the next record that finds one."""
+    sink = Sink()
+    courier = courier_to(sink, delay_s=0.001)
+    start = threading.Thread.start
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    courier.put("a", 1)
+    courier.put("b", 1)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    courier.put("c", 1)
+    end(courier)
+    assert [item for batch in sink.batches for item in batch] == ["a", "b", "c"]
+
+
+def test_the_age_of_the_oldest_record():
+    """Nothing is old when nothing waits; else it is the first one's age (R8)."""
+    sink = Sink()
+    sink.gate.clear()
+    courier = courier_to(sink, delay_s=0.001)
+    assert courier.oldest_s() == 0.0
+    courier.put("a", 1)
+    assert sink.called.wait(FAR)
+    time.sleep(0.05)
+    courier.put("b", 1)
+    assert courier.oldest_s() >= 0.05
+    sink.gate.set()
+    end(courier)
+    assert courier.oldest_s() == 0.0
+
+
+def test_the_native_intake_takes_the_usual_itself(way):
+    """A record that has room costs no call of Python; the others are asked about (O7)."""
+    if way == "python":
+        return
+    asked, told = [], []
+    intake = _intake.NATIVE(lambda *record: asked.append(record), told.append, 3, 5, 100, 50)
+    intake.running = True
+    for number in range(4):
+        intake.put(number, 10)
+    intake.put("important", 10, important=True)
+    intake.put("no place", 1)
+    intake.settle(1, 10)
+    intake.put("no byte", 61)
+    intake.put("too large", 51)
+    intake.put("odd", -1)
+    intake.closing = True
+    intake.put("late", 1)
+    assert [item for item, _ in intake.queue] == [0, 1, 2, 3, "important"]
+    assert told == [1, 3]  # the first, and a full batch
+    assert asked == [
+        ("no place", 1, False),
+        ("no byte", 61, False),
+        ("too large", 51, False),
+        ("odd", -1, False),
+        ("late", 1, False),
+    ]
+    assert (intake.counts(), intake.items, intake.bytes, intake.asked) == ((5, 4), 4, 40, 5)
+    for wrong in ((), (1,), (1, 2, 3)):
+        with pytest.raises(TypeError, match="put takes"):
+            intake.put(*wrong)
+    with pytest.raises(TypeError):
+        intake.put(1, 2, weight=3)
+    with pytest.raises(TypeError):
+        intake.put(1, "2")
 
 
 def test_a_forked_child_starts_empty_and_the_parent_keeps_its_own():

@@ -1,6 +1,25 @@
 """The short way of a log record: what arrives is the same as on the SDK's way."""
 
+import contextvars
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry import baggage
+from opentelemetry.context import attach
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    set_span_in_context,
+)
+
+import telemetry
+from telemetry import _context, _lines, _loops, _requests
+
+needs_core = pytest.mark.skipif(_loops.core is None, reason="no C compiler when this was installed")
 
 CALLS = """
     import logging, sys
@@ -176,3 +195,117 @@ def test_the_line_of_the_call(run, receiver):
     }
     assert receiver.messages == ["1", "2", "3", "4", "5", "6"]
     assert places == {("work", 6, "script.py")}
+
+
+class Bin:
+    """A courier that keeps what it gets."""
+
+    def __init__(self):
+        self.got = []
+
+    def put(self, item, size, *, important=False):
+        self.got.append((item, size, important))
+
+
+LEVELS = st.integers(-5, 70)
+TEXTS = st.sampled_from(["INFO", "WARNING", "CRITICAL", "Level 25", "ERROR"])
+FIELDS = st.dictionaries(
+    st.sampled_from(["a", "user.id", "größe", "audit.stream", "correlation.id"]),
+    st.sampled_from([1, "x", 2.5, None, [1, 2], {"k": "v"}, b"z"]),
+)
+SPANS = {
+    "none": None,
+    "remote": NonRecordingSpan(SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(1))),
+    "invalid": INVALID_SPAN,
+    "odd": type("Odd", (NonRecordingSpan,), {})(SpanContext(9, 10, is_remote=False)),
+}
+
+
+SCOPES = st.tuples(
+    st.none() | st.dictionaries(st.sampled_from(["user.id", "b"]), st.just("bound")),
+    st.none() | st.just({"shop.id": "shared", "user.id": "shared"}),
+    st.none() | st.sampled_from(["c-9", "not an id"]),
+    st.none()
+    | st.sampled_from([_requests.PASS, _requests.HELD, _requests.QUIET, _requests.SILENT]),
+    st.sampled_from(list(SPANS)),
+)
+
+
+@needs_core
+@settings(deadline=None)
+@given(LEVELS, TEXTS, FIELDS, SCOPES, st.tuples(st.booleans(), st.booleans()))
+def test_the_native_way_is_the_same(level, text, fields, scope, switches):
+    """Whatever is said in whatever scope: the same line with the same weight, or the same silence (O7)."""
+    (bound, shared, arrived, gate, span), (event, enabled) = scope, switches
+    told = []
+    for native in (True, False):
+        courier, request = Bin(), None if gate is None else _requests.Request(gate)
+        lines = object.__new__(_lines.Lines)
+        lines._courier = courier
+        send = _loops.core.Send(lines.send, courier).send if native else lines.send
+        logger = LoggerProvider(shutdown_on_exit=False).get_logger("shop")
+        logger._logger_config = type(logger._logger_config)(is_enabled=enabled)
+
+        def say(send=send, logger=logger, request=request):
+            _requests.current.set(request)
+            if shared is not None:
+                _context.begin_request(_context.Shared(shared))
+            if bound:
+                _context.bind_context(**bound)
+            if arrived:
+                attach(baggage.set_baggage("correlation.id", arrived))
+            if SPANS[span] is not None:
+                attach(set_span_in_context(SPANS[span]))
+            send(
+                logger,
+                5,
+                level,
+                text,
+                "it happened",
+                dict(fields),
+                *(["order.opened"] if event else []),
+            )
+
+        contextvars.Context().run(say)
+        held = [] if request is None else [record for _, record in request._held]
+        told.append(
+            [(*line[:10], line[11].name, size, *more) for line, size, *more in courier.got + held]
+        )
+    assert told[0] == told[1]
+
+
+@needs_core
+def test_usual_records_are_not_left_to_python(captured):
+    """What nearly every record is, the native core sends by itself (O7)."""
+
+    def never(*_):
+        raise AssertionError("this was left to Python")
+
+    courier = Bin()
+    logger = LoggerProvider(shutdown_on_exit=False).get_logger("shop")
+    with telemetry.log_context(user_id="u-1", correlation_id="c-1"), telemetry.span("work"):
+        _loops.core.Send(never, courier).send(logger, 5, 30, "WARNING", "low", {"n": 1})
+        context = telemetry.current_context()
+    ((line, size, important),) = courier.got
+    assert (line[:6], size, important) == (
+        (5, 5, 13, "WARN", "low", {"user.id": "u-1", "correlation.id": "c-1", "n": 1}),
+        200 + 3 + 8 + 21 + 26 + 33,
+        False,
+    )
+    assert context == {"user_id": "u-1", "correlation_id": "c-1"}
+
+
+@needs_core
+def test_what_the_courier_raises_comes_out():
+    """The caller counts the record as lost; it is not sent twice."""
+
+    class Broken(Bin):
+        def put(self, item, size, *, important=False):
+            super().put(item, size)
+            raise LookupError("no room")
+
+    courier = Broken()
+    logger = LoggerProvider(shutdown_on_exit=False).get_logger("shop")
+    with pytest.raises(LookupError):
+        _loops.core.Send(print, courier).send(logger, 5, 20, "INFO", "it", {})
+    assert len(courier.got) == 1

@@ -1,12 +1,15 @@
 """The loops over attributes: compiled and in Python they say the same."""
 
+import ast
+import gc
 import logging
+import os
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry import _loops, _records, _values
+from telemetry import _loops, _random, _records, _values
 
 ids = st.text("0123456789abcdefABCDEF-", min_size=12, max_size=66)
 texts = st.text(max_size=20) | ids | st.sampled_from(["a", "ORDER-12345", "x@y.example", "\ud800"])
@@ -220,10 +223,145 @@ def test_the_usual_fields_are_not_left_to_python():
         {"user_id": "u" * 257},
         {"s": "ü"},
         {"n": 2**63},
-        {"l": []},
+        {"l": [object]},
+        {"l": {7: 1}},
+        {"l": [[1] * 64]},
         {"user_id": 7},
         {7: 1},
     ):
         assert _loops.core.fields(other, frozenset(("msg",)), known) is None
     assert _loops.core.fields({f"k{n}": n for n in range(65)}, frozenset(), known) is None
     assert _loops.core.fields({"user_id": None}, frozenset(), known) == {}
+    assert _loops.core.fields({"l": [1, {"k": (2,)}]}, frozenset(), known) == {"l": [1, {"k": [2]}]}
+    given = {"n": None, "user_id": "u", "m": 1}
+    assert _loops.core.fields(given, frozenset(), known, True) == {"user.id": "u", "m": 1}
+
+
+nested = st.recursive(
+    values,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(names | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=90,
+)
+
+
+@needs_core
+@settings(deadline=None)
+@given(nested)
+def test_a_copy_of_plain_values_is_what_cleaning_makes_of_them(value):
+    """The same dicts and lists, new ones all the way down; or Python is asked."""
+    copy = _loops.core.copied(value)
+    if copy is None:
+        return
+    assert repr(copy) == repr(
+        _values.nested(_values._clean, value, _values.DEPTH, [_values.NODES], set())
+    )
+    assert not containers(copy) & containers(value)
+
+
+def containers(value):
+    if isinstance(value, dict):
+        return {id(value)}.union(*map(containers, value.values()))
+    if isinstance(value, list):
+        return {id(value)}.union(*map(containers, value))
+    return set()
+
+
+@needs_core
+def test_what_is_copied_and_what_is_left_to_python():
+    """Sixty-four values in all, eight levels, nothing but plain values, no way round in a circle."""
+    circle = []
+    circle.append(circle)
+    flat, deep = {f"k{n}": n for n in range(64)}, [[[[[[[[1]]]]]]]]
+    for plain in ({}, [], flat, deep, {"a": [1, {"b": None}]}):
+        assert _loops.core.copied(plain) == plain
+    assert _loops.core.copied((1, (2,))) == [1, [2]]
+    for other in (
+        {**flat, "more": 1},
+        [deep],
+        circle,
+        {1: 2},
+        [b""],
+        {"a": 2**64},
+        "text",
+        7,
+        {1, 2},
+    ):
+        assert _loops.core.copied(other) is None
+
+
+@needs_core
+def test_a_collector_of_garbage_that_changes_what_is_copied():
+    """What a finalizer takes away in the middle of a copy is still there for it."""
+    given = {f"k{n}": {"a": [n]} for n in range(60)}
+
+    class Last:
+        def __del__(self):
+            for name in list(given)[1:]:
+                given[name] = None
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(200):
+            given.update({f"k{n}": {"a": [n]} for n in range(60)})
+            cycle = [Last()]
+            cycle.append(cycle)
+            del cycle
+            copy = _loops.core.copied(given)
+            assert copy is None or set(copy) == set(given)
+            _loops.core.weigh(given, len)
+            _loops.core.fields(given, frozenset(), {})
+    finally:
+        gc.set_threshold(*before)
+
+
+@needs_core
+def test_the_process_is_known_without_asking():
+    """Also in a forked child, where libc says so."""
+    read, write = os.pipe()
+    assert _loops.core.process_id() == os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.write(write, f"{_loops.core.process_id() == os.getpid()}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 100) == b"True"
+    for end in (read, write):
+        os.close(end)
+
+
+@pytest.mark.parametrize("bits", [_random._bits, _random.bits], ids=["python", "best"])
+def test_random_bits(bits):
+    """As many as are asked for, all of them used, never twice, and others in a forked child."""
+    for count in (64, 128):
+        found = [bits(count) for _ in range(2000)]
+        assert len(set(found)) == 2000
+        every, none = 0, (1 << count) - 1
+        for number in found:
+            every |= number
+            none &= number
+        assert (every, none) == ((1 << count) - 1, 0)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, f"{[bits(64) for _ in range(100)]}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = ast.literal_eval(os.read(read, 10_000).decode())
+    assert not set(theirs) & {bits(64) for _ in range(100)}
+    for end in (read, write):
+        os.close(end)
+
+
+@needs_core
+def test_other_numbers_of_random_bits():
+    """The native core makes ids only."""
+    for other in (0, 63, 256, -1):
+        with pytest.raises(ValueError, match="64 or 128"):
+            _loops.core.random_bits(other)
+    with pytest.raises(TypeError):
+        _loops.core.random_bits("64")

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from telemetry import _worker_numbers as numbers
 from telemetry.testing import capture
 from telemetry.workers import Worker
 
@@ -263,3 +264,65 @@ def test_a_capture_begins_at_zero():
     }
     assert empty.metrics == []
     assert told == {"order.process.outcomes": 2, "order.active": 0}
+
+
+def test_totals_are_those_of_all_windows():
+    """Orders and steps of windows that are over and of the one that is not; quantiles of the last ones."""
+    ledger = numbers.Ledger("role", "act", ["orders"])
+    found = numbers.Numbers(ledger, ["orders"])
+    told, took = [], []
+    for number in range(3000):
+        seconds = (number * 7919 % 1000) / 1000
+        outcome = numbers.OUTCOMES[number % 3]
+        found.active += 1
+        ledger.active += 1
+        found.ended(outcome, seconds)
+        took.append(seconds)
+        label, key, counter = found.step("margin calculation", {"margin_calculation": "margins"})
+        found.ran(label, seconds * 2)
+        if number % 250 == 249:
+            found.tally("retry_count")
+            told.append(found.before.told(found.before.since + 5, found.window))
+            found.turn(found.before.since + 1)
+    last = sorted(took[-1500:])  # at least 1,024 before the window, by whole windows
+    assert (label, key, counter) == ("margin_calculation", "margin_calculation_time_ms", "margins")
+    assert told[-1] == {
+        "seconds": 5.0,
+        "processed_count": 3000,
+        "success_count": 1000,
+        "failure_count": 1000,
+        "cancelled_count": 1000,
+        "retry_count": 12,
+        "fallback_count": 0,
+        "pool_error_count": 0,
+        "mean_ms": round(sum(took) / 3, 3),
+        "p50_ms": round(last[749] * 1000, 3),
+        "p95_ms": round(last[1424] * 1000, 3),
+        "max_ms": 999.0,
+        "steps": {
+            "margin_calculation": {
+                "count": 3000,
+                "p50_ms": round(last[749] * 2000, 3),
+                "p95_ms": round(last[1424] * 2000, 3),
+                "max_ms": 1998.0,
+            }
+        },
+    }
+    assert [each["processed_count"] for each in told] == list(range(250, 3001, 250))
+    assert found.window.told(found.window.since) == {
+        "seconds": 0.0,
+        **dict.fromkeys(numbers.TALLIES, 0),
+    }
+    assert ledger.counts[numbers.names.ORDER_STEP_RUNS] == {"margin_calculation": 3000}
+    assert ledger.counts[numbers.names.ORDER_PROCESS_OUTCOMES] == dict.fromkeys(
+        numbers.OUTCOMES, 1000
+    )
+    assert (found.active, ledger.active) == (0, 0)
+
+
+def test_many_names_of_steps_are_few_labels():
+    """Names with ids in them end up in one label, and are not remembered one by one."""
+    found = numbers.Numbers(numbers.Ledger("role", "act", []), [])
+    labels = {found.step(f"step-{number}", {})[0] for number in range(1000)}
+    assert len(labels) == numbers.LABELS + 1
+    assert len(found._steps) == numbers.LABELS
