@@ -267,12 +267,12 @@ static PyObject *measure_taken(Measure *self, PyObject *amount, PyObject *attrib
     int off = is_off(self);
     if (off)
         return off < 0 ? NULL : Py_NewRef(Py_None);
-    if (self->begun != Py_None && self->pid != getpid()) {
+    if (self->begun != Py_None && self->pid != this_process) {
         PyObject *done = PyObject_CallNoArgs(self->begun);
         if (!done)
             return take_slowly(self, amount, attributes, context);
         Py_DECREF(done);
-        self->pid = getpid();
+        self->pid = this_process;
     }
     int given = context == Py_None ? 0 : PyObject_IsTrue(context);
     PyObject *here = given > 0 ? Py_NewRef(context) : PyObject_CallNoArgs(self->current);

@@ -7,10 +7,10 @@
 
 /* The names of parts, as know() takes them. */
 enum {
-    P_DEFAULT_ON, P_PROCESSORS, P_SPAN, P_REMOTE, P_HELD, P_SPAN_CONTEXT, P_IDS, P_QUIET, P_QUIET_LOGS, P_NOOP, P_UNSET,
-    P_INTERNAL, P_SERVER, P_CONSUMER, P_SAMPLED, P_RANDOM, P_STATE, P_SPAN_KEY,
-    P_ENTRY, P_MARK, P_CURRENT, P_REQUEST, P_OURS, P_ROOT, P_ENSURE, P_LOCK,
-    P_STAMP, P_FAILED, P_LOST, P_WEIGH, P_PUT, P_ZERO, P_AUDIT, P_TEXTS, PARTS
+    P_DEFAULT_ON, P_PROCESSORS, P_SPAN, P_REMOTE, P_HELD, P_SPAN_CONTEXT, P_IDS, P_QUIET, P_QUIET_LOGS, P_NOOP,
+    P_UNSET, P_INTERNAL, P_SERVER, P_CONSUMER, P_SAMPLED, P_RANDOM, P_STATE, P_SPAN_KEY, P_ENTRY, P_MARK,
+    P_CURRENT, P_REQUEST, P_OURS, P_ROOT, P_ENSURE, P_LOCK, P_STAMP, P_FAILED, P_LOST, P_WEIGH, P_PUT, P_ZERO,
+    P_AUDIT, P_TEXTS, PARTS
 };
 static PyObject *part[PARTS];
 static allocfunc allocate_span, allocate_held, allocate_context;
@@ -20,8 +20,7 @@ enum {
     T_MOST, T_LONGEST, T_DELIVERY, T_REDIRECT, T_COURIER, T_TRACE_ID, T_SPAN_ID, T_IS_RANDOM,
     T_S_INFO, T_S_PROCESSOR, T_S_SAMPLER, T_S_TRACE_CONFIG, T_S_RECORD, T_S_STATUS, T_S_LIMITS, T_S_LOCK,
     T_S_END_METRICS, T_S_CLOCKS, T_MAXLEN, T_MAX_VALUE_LEN, T_IMMUTABLE, T_GATE, T_REQUEST_ENTRY, T_STARTED,
-    T_HANDLERS, T_ACQUIRE, T_RELEASE, T_INTAKE, T_L_CONFIG,
-    T_L_METRICS, T_L_RESOURCE, T_NAMES
+    T_HANDLERS, T_ACQUIRE, T_RELEASE, T_INTAKE, T_L_CONFIG, T_L_METRICS, T_L_RESOURCE, T_NAMES
 };
 static const char *const tracer_texts[T_NAMES] = {
     "sampler", "_tracer_config", "span_processor", "_span_limits", "id_generator", "instrumentation_info",
@@ -29,8 +28,8 @@ static const char *const tracer_texts[T_NAMES] = {
     "max_span_attribute_length", "delivery", "redirect", "_courier", "trace_id", "span_id", "random",
     "_instrumentation_info", "_span_processor", "_sampler", "_trace_config", "_record_exception",
     "_set_status_on_exception", "_limits", "_lock", "_record_end_metrics", "_otelier_clocks", "maxlen",
-    "max_value_len", "_immutable", "gate", "entry", "started", "handlers", "acquire", "release", "_intake", "_logger_config",
-    "_logger_metrics", "_resource"};
+    "max_value_len", "_immutable", "gate", "entry", "started", "handlers", "acquire", "release", "_intake",
+    "_logger_config", "_logger_metrics", "_resource"};
 static PyObject *t_name[T_NAMES];
 
 /* Whether know() was called; else an error. */

@@ -116,12 +116,21 @@ static int prepare(Start *self, PyObject *tracer)
     return 0;
 }
 
+/* A copy of a dict that another thread may replace while this one makes the copy. */
+static PyObject *copy_of(PyObject *dict)
+{
+    Py_XINCREF(dict);
+    PyObject *copy = dict ? PyDict_Copy(dict) : NULL;
+    Py_XDECREF(dict);
+    return copy;
+}
+
 /* The attributes as a span holds them; `pairs` gets the dict inside, borrowed. */
 static PyObject *hold(Start *self, PyObject *attributes, PyObject **pairs)
 {
     PyObject *inner = attributes == Py_None ? PyDict_New() : PyDict_Copy(attributes);
     PyObject *lock = inner ? PyObject_CallNoArgs(part[P_LOCK]) : NULL;
-    PyObject *fields = lock ? PyDict_Copy(self->held) : NULL, *held = NULL;
+    PyObject *fields = lock ? copy_of(self->held) : NULL, *held = NULL;
     if (fields && PyDict_SetItem(fields, name_of[N_DICT], inner) == 0 && put_own(fields, T_S_LOCK, lock) == 0)
         held = with_fields(allocate_held((PyTypeObject *)part[P_HELD], 0), Py_NewRef(fields));
     *pairs = inner;  /* kept by the fields */
@@ -137,6 +146,7 @@ static PyObject *context_of(PyObject *ids, PyObject *parent)
     PyObject *make_span_id = fields ? own(fields, T_SPAN_ID) : NULL, *span_id = NULL;
     if (make_span_id == NULL)
         goto done;
+    Py_INCREF(make_span_id);  /* a test's capture exchanges it */
     if (parent != Py_None) {
         trace_id = Py_NewRef(PyTuple_GetItem(parent, 0));
         flags = part[PyLong_AsLong(PyTuple_GetItem(parent, 3)) & 2 ? P_RANDOM : P_SAMPLED];
@@ -144,8 +154,10 @@ static PyObject *context_of(PyObject *ids, PyObject *parent)
         PyObject *make_trace_id = own(fields, T_TRACE_ID), *random = own(fields, T_IS_RANDOM);
         if (make_trace_id == NULL || random == NULL)
             goto done;
-        trace_id = PyObject_CallNoArgs(make_trace_id);
         flags = part[random == Py_True ? P_RANDOM : P_SAMPLED];
+        Py_INCREF(make_trace_id);
+        trace_id = PyObject_CallNoArgs(make_trace_id);
+        Py_DECREF(make_trace_id);
     }
     if (trace_id == NULL || (span_id = PyObject_CallNoArgs(make_span_id)) == NULL
         || (context = allocate_context((PyTypeObject *)part[P_SPAN_CONTEXT], 6)) == NULL)
@@ -157,6 +169,7 @@ static PyObject *context_of(PyObject *ids, PyObject *parent)
     PyTuple_SetItem(context, 4, Py_NewRef(parent == Py_None ? part[P_STATE] : PyTuple_GetItem(parent, 4)));
     PyTuple_SetItem(context, 5, Py_NewRef(Py_True));
 done:
+    Py_XDECREF(make_span_id);
     Py_XDECREF(span_id);
     Py_XDECREF(trace_id);
     Py_XDECREF(fields);
@@ -242,7 +255,7 @@ static PyObject *fill(Start *self, PyObject **said, PyObject *context, PyObject 
     PyObject *pairs, *span = NULL, *fields = NULL, *clocks = NULL, *own_context = NULL;
     PyObject *held = hold(self, said[S_ATTRIBUTES], &pairs);
     if (held == NULL || (own_context = context_of(ids, parent)) == NULL
-        || (fields = PyDict_Copy(self->common)) == NULL)
+        || (fields = copy_of(self->common)) == NULL)
         goto failed;
     long long wall = clock_ns(CLOCK_REALTIME);
     if ((clocks = Py_BuildValue("(LL)", wall, clock_ns(CLOCK_MONOTONIC))) == NULL)
@@ -299,8 +312,11 @@ static PyObject *quick(Start *self, PyObject **said)
     PyObject *parent = parent_of(PyDict_GetItemWithError(context, part[P_SPAN_KEY]), &above);
     /* Below a parent that is not sampled there is nothing to record. */
     if (!PyErr_Occurred() && parent != NULL
-        && (parent == Py_None || PyLong_AsLong(PyTuple_GetItem(parent, 3)) & 1))
+        && (parent == Py_None || PyLong_AsLong(PyTuple_GetItem(parent, 3)) & 1)) {
+        Py_INCREF(ids);
         span = fill(self, said, context, above, parent, ids);
+        Py_DECREF(ids);
+    }
 done:
     Py_XDECREF(above);
     Py_XDECREF(context);

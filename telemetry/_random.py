@@ -26,5 +26,13 @@ def _bits(count: int) -> int:
     return _source.getrandbits(count)
 
 
-bits: Final[Callable[[int], int]] = getattr(core, "random_bits", _bits)
+def _best() -> Callable[[int], int]:
+    native: Callable[[int], int] | None = getattr(core, "random_bits", None)
+    try:
+        return _bits if native is None or not native(128) else native
+    except OSError:  # a sandbox that forbids the system call
+        return _bits
+
+
+bits: Final = _best()
 """A number of so many random bits: 64 or 128."""
