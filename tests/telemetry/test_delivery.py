@@ -1,5 +1,7 @@
 """The courier: every record ends in one column of the ledger, and nobody waits for the network."""
 
+import ast
+import ctypes
 import os
 import sys
 import threading
@@ -378,6 +380,62 @@ def test_the_age_of_the_oldest_record():
     sink.gate.set()
     end(courier)
     assert courier.oldest_s() == 0.0
+
+
+def test_a_record_right_after_a_delivery_has_an_age():
+    """Arrivals are noted 10 ms apart, and at once when nothing is here."""
+    sink = Sink()
+    courier = courier_to(sink, delay_s=0.001)
+    courier.put("a", 1)
+    assert courier.flush(soon())
+    sink.gate.clear()
+    courier.put("b", 1)
+    time.sleep(0.02)
+    assert courier.oldest_s() >= 0.02
+    sink.gate.set()
+    end(courier)
+
+
+def test_a_record_that_comes_while_another_is_settled_has_an_age():
+    """Put between two looks of the thread, when its arrival was taken for that of the one before."""
+    release = threading.Event()
+    sink = Sink(Outcome(Result.DELIVERED), lambda _: release.wait() and Outcome(Result.DELIVERED))
+    sink.gate.clear()
+    courier = courier_to(sink, delay_s=0.001, batch_size=1)
+    courier.put("a", 1)
+    assert sink.called.wait(FAR)
+    courier.put("b", 1)
+    courier._intake.arrivals.clear()
+    sink.gate.set()
+    while courier.report()["exported"] == 0:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    assert courier.oldest_s() >= 0.02
+    release.set()
+    end(courier)
+
+
+def test_a_fork_that_runs_no_hooks():
+    """A server such as uWSGI forks like this: the child's first record finds out, and begins anew (G07)."""
+    sink = Sink()
+    sink.gate.clear()
+    courier = courier_to(sink, delay_s=0.001)
+    courier.put("parent", 1)
+    assert sink.called.wait(FAR)
+    reading, writing = os.pipe()
+    child = ctypes.PyDLL(None).fork()  # with the GIL, and without a word to Python
+    if child == 0:
+        courier.put("child", 1)
+        os.write(writing, repr(courier.report()).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    report = ast.literal_eval(os.read(reading, 10_000).decode())
+    os.close(reading)
+    os.close(writing)
+    sink.gate.set()
+    end(courier)
+    assert report == {"produced": 2, "exported": 0, "pending": 1, "dropped": {"fork_discard": 1}}
+    assert sink.batches == [["parent"]]
 
 
 def test_the_native_intake_takes_the_usual_itself(way):

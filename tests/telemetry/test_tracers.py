@@ -6,7 +6,7 @@ import logging
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach
@@ -362,9 +362,16 @@ SCOPES = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
+NOWHERE = {"bound": {}, "shared": None, "arrived": None, "gate": None, "above": False}
+FAILED = [("set_status", (StatusCode.ERROR, "bad")), ("end", ())]
+
+
+@settings(deadline=None, max_examples=200)
 @pytest.mark.filterwarnings("ignore")
 @given(STARTS, st.lists(CALLS, max_size=6), SCOPES, st.sampled_from([2, 128, None]))
+@example({}, FAILED, NOWHERE, 128)
+@example({"attributes": {"a": 1, "b": 2}}, [], {**NOWHERE, "bound": {"user_id": "1"}}, 2)
+@example({"kind": SpanKind.SERVER}, [], {**NOWHERE, "gate": _requests.PASS}, 128)
 def test_both_ways_of_a_span(start, calls, scope, most):
     """Any start in any scope, any calls, any limit: the same span, delivered with the same weight."""
     told = []
@@ -431,6 +438,7 @@ def facts_of(span):
         span.parent is None,
         span.get_span_context().trace_flags,
         span._record_exception,
+        span._attributes._immutable,
         type(span._lock),
     )
 
@@ -454,7 +462,7 @@ def test_what_a_processor_of_ours_raises_costs_the_span_nothing(capsys, monkeypa
     assert "GuardedSpanProcessors raised LookupError: work" in capsys.readouterr().err
 
 
-def test_a_courier_that_raises_costs_the_span_only(capsys, monkeypatch):
+def test_a_courier_that_raises_costs_the_span_only(capsys, caplog, monkeypatch):
     """The block goes on, and the loss is said."""
     monkeypatch.setattr(_diagnostics, "_said", {})
 
@@ -466,6 +474,7 @@ def test_a_courier_that_raises_costs_the_span_only(capsys, monkeypatch):
         pass
     assert not span.is_recording()
     assert "a span was lost: no room" in capsys.readouterr().err
+    assert caplog.text == ""  # it was not ended once more
 
 
 def test_an_interrupt_is_not_swallowed():

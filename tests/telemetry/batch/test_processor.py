@@ -229,7 +229,7 @@ def test_a_deadline_ends_with_what_there_is():
             await asyncio.sleep(3600)
         return item
 
-    report = processor(handler, concurrency=2, deadline=0.1).run(range(6))
+    report = processor(handler, concurrency=2, deadline=1).run(range(6))
     assert (report.result, report.exit_code, report.stopped_by) == ("partial", 124, "deadline")
     assert counts(report) == {"success": 2, "cancellation": 2}
     assert sorted(report.interrupted) == ["2", "3"]
