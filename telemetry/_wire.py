@@ -91,6 +91,11 @@ def _sized(tag: bytes, content: bytes) -> bytes:
     return tag + varint(len(content)) + content
 
 
+def _framed(tag: bytes, parts: list[bytes]) -> list[bytes]:
+    """As `_sized`, of parts that stay apart."""
+    return [tag + varint(sum(map(len, parts))), *parts]
+
+
 def any_value(value: Any, depth: int = DEPTH) -> bytes:
     """
     A value as the content of an AnyValue.
@@ -211,21 +216,19 @@ class Wire:
         resources: dict[int, Any] = {}
         for key, parts in groups.items():
             resource, scope = heads[key]
-            head = self._once(scope, _scope)
-            schema = utf8(scope.schema_url) if scope is not None and scope.schema_url else b""
-            content = b"".join((_sized(b"\x0a", head), *parts))
-            if schema:
-                content += _sized(b"\x1a", schema)
+            content = [_sized(b"\x0a", self._once(scope, _scope)), *parts]
+            if scope is not None and scope.schema_url:
+                content.append(_sized(b"\x1a", utf8(scope.schema_url)))
             resources[id(resource)] = resource
-            by_resource.setdefault(id(resource), []).append(_sized(b"\x12", content))
-        out = []
+            by_resource.setdefault(id(resource), []).extend(_framed(b"\x12", content))
+        out: list[bytes] = []
         for key, scopes in by_resource.items():  # type: ignore[assignment]  # the other kind of key
             resource = resources[key]  # type: ignore[index]
-            content = b"".join((_sized(b"\x0a", self._once(resource, _resource)), *scopes))
+            content = [_sized(b"\x0a", self._once(resource, _resource)), *scopes]
             if resource is not None and resource.schema_url:
-                content += _sized(b"\x1a", utf8(resource.schema_url))
-            out.append(_sized(b"\x0a", content))
-        return b"".join(out)
+                content.append(_sized(b"\x1a", utf8(resource.schema_url)))
+            out += _framed(b"\x0a", content)
+        return b"".join(out)  # the records are copied here, and nowhere before
 
     def _once(self, shared: Any, encode: Callable[[Any], bytes]) -> bytes:
         """The bytes of an object that many records have."""
