@@ -25,7 +25,7 @@ from tests.benchmarks.measure import best_of, result
 
 ITEMS = 1000
 ITEM_S = 0.02
-ROUNDS = 5
+ROUNDS = 10
 WORKERS = 8
 SINK = """
 import asyncio
