@@ -50,10 +50,11 @@ static PyObject *start_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
-/* Give an object these fields; takes both references. */
+/* Give an object these fields; takes both references. By attribute: PyObject_GenericSetDict leaves the
+   values that 3.13 keeps inline in an object in force, and the fields would not be seen. */
 static PyObject *with_fields(PyObject *object, PyObject *fields)
 {
-    if (object == NULL || fields == NULL || PyObject_GenericSetDict(object, fields, NULL) < 0)
+    if (object == NULL || fields == NULL || PyObject_SetAttrString(object, "__dict__", fields) < 0)
         Py_CLEAR(object);
     Py_XDECREF(fields);
     return object;

@@ -60,7 +60,7 @@ class OtelHandler(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - the name in logging.Handler
         """No lock: emit() shares nothing, and a lock would be held while values are converted."""
-        self.lock = None
+        self.lock = _records.NO_LOCK
 
     def flush(self) -> None:
         """Do nothing: dictConfig() calls this under the logging lock; `telemetry.flush` sends."""

@@ -53,6 +53,26 @@ class Nesting(threading.local):
 
 nesting = Nesting()
 
+
+class NoLock:
+    """The lock of a handler that shares nothing: since Python 3.13 `Handler.handle` enters any lock."""
+
+    def acquire(self, *_: object) -> bool:
+        """Have it at once."""
+        return True
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+
+NO_LOCK: Final[Any] = NoLock()
+"""`Handler.lock` is typed as a lock or None; this is neither, and works as both Pythons use it."""
+
 STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
     "asctime",

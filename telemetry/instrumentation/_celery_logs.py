@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from telemetry import _attach, _setup
+from telemetry import _attach, _records, _setup
 from telemetry.instrumentation import _celery_parent
 
 TASK_LOGGER: Final = "celery.task"
@@ -37,7 +37,7 @@ class Bridge(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - the name in logging.Handler
         """No lock: nothing is shared."""
-        self.lock = None
+        self.lock = _records.NO_LOCK
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass the record on, unless it reaches the root by itself."""

@@ -297,3 +297,18 @@ def test_the_name_defaults_to_the_module():
     """get_logger() without a name is the calling module's logger."""
     assert telemetry.get_logger().name == __name__
     assert telemetry.get_logger("a.b", shelf=1).name == "a.b"
+
+
+@pytest.mark.parametrize("handler", ["of the pipeline", "of Celery's tasks"])
+def test_a_handler_without_a_lock_can_be_entered_as_any_python_does(handler, captured):
+    """Python 3.13 enters `Handler.lock` without asking whether it is None; 3.12 acquires it (P1)."""
+    from telemetry import _attach
+    from telemetry.instrumentation._celery_logs import Bridge
+
+    ours = Bridge() if handler == "of Celery's tasks" else _attach.handlers()[0]
+    with ours.lock:
+        ours.acquire()
+        ours.release()
+    record = logging.LogRecord("shop", logging.WARNING, __file__, 1, "hi", (), None)
+    assert ours.handle(record)
+    assert [line["message"] for line in captured.logs] == ["hi"][: handler == "of the pipeline"]
