@@ -3,14 +3,14 @@
  *
  * What: decode(schema, data) walks the wire once and makes the dicts that documents.py finishes.
  * How: a Schema is an array of fields by number, built from the message descriptors by
- * collector/_schema.py, so no name of OTLP is written down here. Attribute lists become dicts and
+ * collector/documents/schema.py, so no name of OTLP is written down here. Attribute lists become dicts and
  * AnyValues become their values on the way, which is where a generic decoder spends its time.
  * Why C: measured beside the walk over protobuf messages in Python (tests/benchmarks), this is the
- * step that bounds a collector. Without a compiler collector/_schema.py does the same in Python;
+ * step that bounds a collector. Without a compiler collector/documents/schema.py does the same in Python;
  * one property test holds the two together.
  *
  * survey(shapes, root, metrics, data, groups, items, elements) walks the same way and makes nothing:
- * it counts what a parser would have to make. Its twin is in collector/_otlp_survey.py.
+ * it counts what a parser would have to make. Its twin is in collector/otlp/sizing.py.
  *
  * span_rows in _core_spans.h walks by the same schemas and writes rows of SQLite, without dicts.
  *

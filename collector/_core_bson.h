@@ -1,5 +1,5 @@
 /*
- * Documents -> BSON: what collector/stores/_mongodb_shape.py does, for the documents that there are.
+ * Documents -> BSON: what collector/stores/mongodb/bson.py does, for the documents that there are.
  *
  * What: bson(document, pieces, memo) writes one document straight into its bytes: names with dots
  * nest, times are 64 bits, resource and scope are copied from `pieces` after the first time.

@@ -20,7 +20,7 @@ typedef struct {
     size_t many, room;
 } cells;
 
-typedef struct { /* an attribute with a place of its own, see collector/_takes.py */
+typedef struct { /* an attribute with a place of its own, see collector/documents/promoted_attributes.py */
     struct word name, section, key; /* a section without text: at the top */
     long kind;                      /* 0: the route, which has no place */
     int canonical, as_text;

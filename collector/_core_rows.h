@@ -1,5 +1,5 @@
 /*
- * Documents -> rows of a table: what collector/stores/_sqlite_rows.py does for the usual document.
+ * Documents -> rows of a table: what collector/stores/sqlite/rows.py does for the usual document.
  *
  * What: row(document, columns, place, most) gives the parameters of an INSERT. Which columns a table has
  * is said by a list, so no name of a field is written down here.

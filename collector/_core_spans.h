@@ -1,7 +1,7 @@
 /*
  * Spans of a request -> rows of SQLite, without dicts and mostly without the GIL.
  *
- * What: span_rows gives what documents.py and collector/stores/_sqlite_rows.py would give for a request:
+ * What: span_rows gives what documents.py and collector/stores/sqlite/rows.py would give for a request:
  * the values of the rows of its spans and of their trail (routing.trail), the documents as JSON in them.
  * How: one walk writes every document on a sheet and notes the values of its row; the Python objects are
  * made at the end. A request with anything unusual gives None, and the usual way makes its rows.

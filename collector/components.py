@@ -10,8 +10,8 @@ import importlib
 from typing import Any, Final
 
 RECEIVERS: Final = {
-    "otlp": "collector.receivers.otlp:Otlp",
-    "spool": "collector.receivers.spool:Spool",
+    "otlp": "collector.receivers.otlp.receiver:Otlp",
+    "spool": "collector.receivers.spool.receiver:Spool",
 }
 PROCESSORS: Final = {
     "attributes": "collector.processors.attributes:Attributes",
@@ -25,14 +25,14 @@ PROCESSORS: Final = {
 }
 EXPORTERS: Final = {
     "debug": "collector.exporters.debug:Debug",
-    "file": "collector.exporters.file:File",
-    "mongodb": "collector.stores.mongodb:MongoDB",
-    "otlp": "collector.exporters.otlp:Otlp",
-    "otlp_grpc": "collector.exporters.otlp:Otlp",
-    "otlp_http": "collector.exporters.otlphttp:OtlpHttp",
-    "otlphttp": "collector.exporters.otlphttp:OtlpHttp",
-    "prometheus": "collector.exporters.prometheus:Prometheus",
-    "sqlite": "collector.stores.sqlite:SQLite",
+    "file": "collector.exporters.file.exporter:File",
+    "mongodb": "collector.stores.mongodb.store:MongoDB",
+    "otlp": "collector.exporters.otlp.grpc:Otlp",
+    "otlp_grpc": "collector.exporters.otlp.grpc:Otlp",
+    "otlp_http": "collector.exporters.otlp.http:OtlpHttp",
+    "otlphttp": "collector.exporters.otlp.http:OtlpHttp",
+    "prometheus": "collector.exporters.prometheus.exporter:Prometheus",
+    "sqlite": "collector.stores.sqlite.store:SQLite",
 }
 CONNECTORS: Final = {
     "count": "collector.connectors.count:Count",
@@ -41,7 +41,7 @@ CONNECTORS: Final = {
 }
 EXTENSIONS: Final = {
     "bearertokenauth": "collector.extensions.bearertokenauth:BearerTokenAuth",
-    "file_storage": "collector.wal:Wal",
+    "file_storage": "collector.wal.storage:Wal",
     "health_check": "collector.extensions.health_check:HealthCheck",
     "query": "collector.query.app:QueryServer",
 }

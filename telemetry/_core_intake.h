@@ -1,5 +1,5 @@
 /*
- * What a courier has taken in and is not done with; what _intake.py does in Python, part of _core.c.
+ * What a courier has taken in and is not done with; what receivers/otlp/admission.py does in Python, part of _core.c.
  *
  * Intake(slow, notice, batch_size, most_items, most_bytes, most_each): `put` is put in the place of the
  * courier's method slow(item, size, important), which is asked when a record may have no room, the

@@ -9,7 +9,7 @@ import asyncio
 import msgspec
 
 from collector.otlp import GROUPS
-from collector.wal import Wal
+from collector.wal.storage import Wal
 
 EARLY_S = 0.1
 

@@ -13,7 +13,7 @@ from collector.errors import Retryable
 from collector.model import Batch, Host, Request, Signal
 from collector.otlp import request_key
 from collector.stats import Stats
-from collector.wal import Files, Wal
+from collector.wal.storage import Files, Wal
 
 
 def logs(*ids, received_at=None, tenant=""):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any, Final
 
-from collector.documents import Document, moment
+from collector.documents.build import Document, moment
 from tests.contracts.stores import RECEIVED
 
 ENDS: Final = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from collector import cli
-from tests.collector.receivers.catalogue import CASES
+from tests.collector.receivers.otlp.catalogue import CASES
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "SECURITY.md").read_text()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from collector.documents import Document
+from collector.documents.build import Document
 from collector.model import Signal
 from collector.stores.base import Query, Written, event_time, matches
 

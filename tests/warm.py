@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FORKER = """
 import json, os, sys
-import collector.exporters.file, collector.receivers.otlp, collector.service
-import collector.stores.sqlite, collector.wal, collector.cli.run
+import collector.exporters.file.exporter, collector.receivers.otlp.receiver, collector.service.service
+import collector.stores.sqlite.store, collector.wal.storage, collector.cli.run
 from collector.cli import main
 from tests.servers import die_with_parent
 

@@ -18,8 +18,8 @@ from collector.cli.options import config_options
 from collector.cli.render import clip, write
 from collector.cli.source import open_store
 from collector.stores.base import DeadLetter, Store, dumps
-from collector.stores.letters import PAGE
-from collector.stores.letters import retry as again
+from collector.stores.dead_letters import PAGE
+from collector.stores.dead_letters import retry as again
 
 T = TypeVar("T")
 Run = Callable[..., Any]

@@ -14,7 +14,7 @@ from collector.cli.options import config_options
 from collector.cli.render import clip
 from collector.cli.source import open_store
 from collector.stores.base import dumps
-from collector.stores.mongodb import MongoDB
+from collector.stores.mongodb.store import MongoDB
 
 
 @click.group()

@@ -19,17 +19,17 @@ from typing import Any, Final
 import click
 import msgspec
 
-from collector._wal_files import Files
-from collector._wal_format import SEGMENT_HEADER, Bad, Record, walk
-from collector._wal_log import Log
-from collector._wal_reader import Cursor, file_name, limits, load_cursors
 from collector.cli.options import config_options, load_config
-from collector.delivery import Letter, letters_path, read_letters
 from collector.errors import Retryable
 from collector.model import Host
 from collector.otlp import encode_json, new_message
+from collector.sending_queue.sender import Letter, letters_path, read_letters
 from collector.stats import Stats
-from collector.wal import Wal
+from collector.wal.cursor import Cursor, file_name, limits, load_cursors
+from collector.wal.files import Files
+from collector.wal.format import SEGMENT_HEADER, Bad, Record, walk
+from collector.wal.segments import Log
+from collector.wal.storage import Wal
 
 MISSING: Final = (
     "the configuration has no file_storage extension, so no queue is on disk; "

@@ -29,7 +29,7 @@ from collector.cli.options import config_options, load_config
 from collector.config import Config, durations
 from collector.errors import CollectorError, ConfigError
 from collector.model import Duration
-from collector.service import Service
+from collector.service.service import Service
 
 STUCK_S: Final = 3.0
 """How long closing may take behind the shutdown timeout before the process is ended."""
@@ -44,7 +44,7 @@ LEVELS: Final = {
     "fatal": logging.CRITICAL,
 }
 
-log = logging.getLogger("collector.service")
+log = logging.getLogger("collector.service.service")
 
 
 class Lines(logging.Formatter):

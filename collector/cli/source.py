@@ -30,7 +30,8 @@ from collector.cli.render import clip
 from collector.components import resolve
 from collector.config import Config
 from collector.model import Host, Secret
-from collector.query import failures, service, slow, tail, tasks
+from collector.query import failures, slow, tail, tasks
+from collector.query import trace as service
 from collector.query.parameters import log_query
 from collector.query.tail import Lines
 from collector.stats import Stats

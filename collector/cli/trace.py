@@ -13,7 +13,7 @@ import msgspec
 from collector.cli.render import Style, clip, output_options, timestamp, write
 from collector.cli.source import Asking, Source, source_options
 from collector.cli.waterfall import waterfall
-from collector.query.service import Answer, Range
+from collector.query.trace import Answer, Range
 
 HELP = """
 Show everything about one id: its traces as waterfalls, with their log records.

@@ -27,7 +27,7 @@ from collector.cli.render import (
     timestamp,
     visible,
 )
-from collector.query.service import Answer, Row, Trace
+from collector.query.trace import Answer, Row, Trace
 from collector.stores.base import Document
 from telemetry.attributes import (
     CONTEXT,

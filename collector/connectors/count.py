@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from collector.connectors._series import DELTA, Key, attributes_of, pick, put
+from collector.connectors.shared.series import DELTA, Key, attributes_of, pick, put
 from collector.model import Batch, Consume, Host, Request, Signal
 from collector.otlp import GROUPS, new_message, points, resources
-from collector.processors._conditions import Condition, parse
-from collector.processors._paths import Place
-from collector.processors._patterns import TooSlow
-from collector.repeats import Repeats
+from collector.pipeline.deduplication import Repeats
+from collector.processors.ottl.conditions import Condition, parse
+from collector.processors.ottl.paths import Place
+from collector.processors.ottl.regex import TooSlow
 
 SCOPE: Final = "countconnector"
 LARGEST: Final = 10_000

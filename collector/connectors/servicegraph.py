@@ -20,11 +20,11 @@ from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
-from collector.connectors._flushing import Flushing
-from collector.connectors._series import BUCKETS, CUMULATIVE, Key, Table, attributes_of
+from collector.connectors.shared.flush import Flushing
+from collector.connectors.shared.series import BUCKETS, CUMULATIVE, Key, Table, attributes_of
 from collector.model import Batch, Consume, Duration, Host, Signal
 from collector.otlp import new_message
-from collector.repeats import Repeats
+from collector.pipeline.deduplication import Repeats
 
 SCOPE: Final = "traces_service_graph"
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Final, Literal, Self
 
 import msgspec
 
-from collector.connectors._flushing import Flushing
-from collector.connectors._series import (
+from collector.connectors.shared.flush import Flushing
+from collector.connectors.shared.series import (
     BUCKETS,
     CUMULATIVE,
     DELTA,
@@ -29,7 +29,7 @@ from collector.connectors._series import (
 )
 from collector.model import Batch, Consume, Duration, Host, Signal
 from collector.otlp import new_message
-from collector.repeats import Repeats
+from collector.pipeline.deduplication import Repeats
 
 SCOPE: Final = "spanmetricsconnector"
 KINDS: Final = tuple(

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal, TextIO
 
 import msgspec
 
-from collector.documents import Document, documents, dumps
+from collector.documents.build import Document, documents, dumps
 from collector.model import Batch, Host, Signal
 from collector.otlp import GROUPS, count, items, resources
 

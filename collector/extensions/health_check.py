@@ -19,8 +19,8 @@ from typing import Any, Final, Self
 import msgspec
 
 from collector.errors import CollectorError, Retryable
+from collector.http.server import serving
 from collector.model import Host
-from collector.serving import serving
 
 PLAIN: Final = b"text/plain; charset=utf-8"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -1,7 +1,7 @@
 """
 The attributes processor: edits the attributes of spans, log records and metric points.
 
-The actions are in _actions.py, the choice of items (`include`, `exclude`) in _matching.py. For
+The actions are in processors/shared/actions.py, the choice of items (`include`, `exclude`) in processors/shared/matching.py. For
 metrics the attributes are those of each data point, and taking a name away can make two series
 one: nothing is aggregated again.
 """
@@ -10,10 +10,10 @@ import msgspec
 
 from collector.model import Batch, Consume, Host, Signal
 from collector.otlp import items, points
-from collector.processors._actions import Action, edits, problems
-from collector.processors._edit import arrived, handed_on, in_time, offload
-from collector.processors._matching import Match, matcher
-from collector.processors._patterns import Budget
+from collector.processors.ottl.regex import Budget
+from collector.processors.shared.actions import Action, edits, problems
+from collector.processors.shared.attribute_map import arrived, handed_on, in_time, offload
+from collector.processors.shared.matching import Match, matcher
 
 
 class Attributes:

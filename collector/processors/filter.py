@@ -1,7 +1,7 @@
 """
 The filter processor: drops what a condition holds for.
 
-Conditions are OTTL (_conditions.py). Those about a resource or scope drop all of it, those about
+Conditions are OTTL (processors/ottl/conditions.py). Those about a resource or scope drop all of it, those about
 an event or a data point only that part; a metric goes when its last point went, a span stays when
 its events went. All conditions of a batch are asked from the whole to the part, so that nothing is
 asked about what is gone already.
@@ -18,11 +18,18 @@ import msgspec
 from collector.errors import Permanent
 from collector.model import Batch, Consume, Host, Signal
 from collector.otlp import GROUPS, count, points, resources
-from collector.processors._conditions import Condition, parse
-from collector.processors._edit import Sieve, arrived, dropped, handed_on, offload, sift
-from collector.processors._paths import CONTEXTS, Place
-from collector.processors._patterns import TooSlow
-from collector.processors._quiet import Quiet
+from collector.processors.ottl.conditions import Condition, parse
+from collector.processors.ottl.paths import CONTEXTS, Place
+from collector.processors.ottl.regex import TooSlow
+from collector.processors.shared.attribute_map import (
+    Sieve,
+    arrived,
+    dropped,
+    handed_on,
+    offload,
+    sift,
+)
+from collector.processors.shared.quiet import Quiet
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ import msgspec
 
 from collector.model import Batch, Consume, Host, Signal
 from collector.otlp import GROUPS, resources
-from collector.processors._edit import (
+from collector.processors.shared.attribute_map import (
     Sieve,
     arrived,
     dropped,
@@ -33,7 +33,7 @@ from collector.processors._edit import (
     text_of,
     value_of,
 )
-from collector.processors._quiet import Quiet
+from collector.processors.shared.quiet import Quiet
 
 ALL: Final = 1 << 56
 """Thresholds are 0 (keep all) to `ALL` (keep none); randomness is below it."""

@@ -7,7 +7,7 @@ The python processor: a function of the user's, named by an import string.
             if item.name == "GET /health":
                 item.drop()
 
-The function gets a `View` (_view.py) of a copy. So a function that fails or takes too long half-way
+The function gets a `View` (processors/shared/view.py) of a copy. So a function that fails or takes too long half-way
 has changed nothing, and one that cannot be stopped (a thread cannot) may go on with its copy for
 as long as it likes. Threads are few: while all of them hang, batches run into their time budget.
 
@@ -27,10 +27,10 @@ import msgspec
 from collector.errors import CollectorError, Retryable
 from collector.model import Batch, Consume, Duration, Host
 from collector.otlp import count
-from collector.processors._edit import arrived, dropped, handed_on
-from collector.processors._quiet import Quiet
-from collector.processors._view import Item as Item
-from collector.processors._view import View as View
+from collector.processors.shared.attribute_map import arrived, dropped, handed_on
+from collector.processors.shared.quiet import Quiet
+from collector.processors.shared.view import Item as Item
+from collector.processors.shared.view import View as View
 
 THREADS: Final = 4
 """Calls of a plain function at once; more wait for their turn, within their time budget."""

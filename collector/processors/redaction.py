@@ -21,7 +21,8 @@ import msgspec
 
 from collector.model import Batch, Consume, Host, Secret, Signal
 from collector.otlp import GROUPS, points, resources
-from collector.processors._edit import (
+from collector.processors.ottl.regex import Budget, TooSlow, compiled
+from collector.processors.shared.attribute_map import (
     DEEPEST,
     arrived,
     find,
@@ -31,7 +32,6 @@ from collector.processors._edit import (
     text_of,
     value_of,
 )
-from collector.processors._patterns import Budget, TooSlow, compiled
 
 MASK: Final = "****"
 KEY_BYTES: Final = 16

@@ -2,16 +2,16 @@
 The resource processor: edits the attributes that all items of a resource share.
 
 One edit per resource group, whatever the number of items: this is the cheap place to add an
-environment or to take out a host name. The actions are those of `attributes` (_actions.py).
+environment or to take out a host name. The actions are those of `attributes` (processors/shared/actions.py).
 """
 
 import msgspec
 
 from collector.model import Batch, Consume, Host
 from collector.otlp import resources
-from collector.processors._actions import Action, edits, problems
-from collector.processors._edit import arrived, handed_on, in_time, offload
-from collector.processors._patterns import Budget
+from collector.processors.ottl.regex import Budget
+from collector.processors.shared.actions import Action, edits, problems
+from collector.processors.shared.attribute_map import arrived, handed_on, in_time, offload
 
 
 class Resource:

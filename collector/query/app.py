@@ -31,11 +31,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.errors import Retryable, StartFailed
+from collector.http.server import serving
 from collector.model import Duration, ExporterId, Host, Secret
-from collector.query import failures, service, slow, tail, tasks
+from collector.query import failures, slow, tail, tasks
+from collector.query import trace as service
 from collector.query.parameters import LOG_PARAMETERS, BadParameter, log_query
 from collector.query.tail import Lines
-from collector.serving import serving
 from collector.stores.base import Store, dumps
 
 MAX_ID: Final = 1024

@@ -19,7 +19,7 @@ import msgspec
 
 from collector.model import Signal
 from collector.query.parameters import BadParameter, limit, page_range, read_pairs
-from collector.query.service import Searched
+from collector.query.trace import Searched
 from collector.stores.base import Failure, Query, Store
 
 MOST: Final = 10_000

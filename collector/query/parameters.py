@@ -15,7 +15,7 @@ from typing import Final
 
 from collector.errors import Malformed
 from collector.model import Signal
-from collector.query.service import trace_id_of
+from collector.query.trace import trace_id_of
 from collector.stores.base import Query
 from telemetry.attributes import CONTEXT
 

@@ -28,7 +28,7 @@ from collector.query.parameters import (
     page_range,
     read_pairs,
 )
-from collector.query.service import Searched
+from collector.query.trace import Searched
 from collector.stores.base import Document, Query, Store, event_time
 from telemetry import attributes as names
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from collector.documents import Document
+from collector.documents.build import Document
 from collector.model import Signal
 
 MESSAGE: Final = 400

@@ -49,16 +49,16 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
 
-from collector.documents import LOG, NonFinite, documents, text
-from collector.documents import Document as Document
-from collector.documents import dumps as dumps
-from collector.documents import loads as loads
+from collector.documents.build import LOG, NonFinite, documents, text
+from collector.documents.build import Document as Document
+from collector.documents.build import dumps as dumps
+from collector.documents.build import loads as loads
 from collector.model import Batch, Host, Signal
 from collector.stores.answers import Failure as Failure
 from collector.stores.answers import Followed as Followed
 from collector.stores.answers import Walked as Walked
 from collector.stores.answers import failure_of as failure_of
-from collector.stores.letters import DeadLetter as DeadLetter
+from collector.stores.dead_letters import DeadLetter as DeadLetter
 from collector.stores.statistics import DailyStatistic as DailyStatistic
 from telemetry.attributes import LOOKUP as LOOKUP
 

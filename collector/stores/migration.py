@@ -24,7 +24,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
-from collector.documents import Document, dumps
+from collector.documents.build import Document, dumps
 from collector.errors import CollectorError, Retryable
 from collector.model import Signal
 from collector.stores.base import DailyStatistic, DeadLetter, Store

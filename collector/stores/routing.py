@@ -19,7 +19,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
 
-from collector.documents import Document, moment
+from collector.documents.build import Document, moment
 from collector.model import Signal
 from telemetry.attributes import (
     AUDIT_SEQUENCE,

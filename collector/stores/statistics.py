@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from collector.documents import Document
+from collector.documents.build import Document
 from telemetry.attributes import (
     ERROR_TYPE,
     RISK_BAND,

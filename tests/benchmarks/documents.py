@@ -9,8 +9,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector import documents
-from collector._schema import NATIVE, _walk
+from collector.documents import build
+from collector.documents.schema import NATIVE, _walk
 from collector.model import Batch, Request, Signal
 from tests.benchmarks.measure import best_of, result
 
@@ -54,7 +54,7 @@ def run(_: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     def ours() -> object:
         message = ExportTraceServiceRequest.FromString(wire)
-        return documents.documents(Batch(Signal.TRACES, message, origin, wire))
+        return build.documents(Batch(Signal.TRACES, message, origin, wire))
 
     sides = best_of(
         15,
@@ -79,8 +79,8 @@ def run(_: argparse.Namespace) -> Iterator[dict[str, Any]]:
         peer="google.protobuf.json_format.MessageToDict",
         peer_value=each["peer"],
     )
-    made = documents.documents(
+    made = build.documents(
         Batch(Signal.TRACES, ExportTraceServiceRequest.FromString(wire), origin, wire)
     )
-    best = best_of(15, dumps=lambda: [documents.dumps(document) for document in made])
+    best = best_of(15, dumps=lambda: [build.dumps(document) for document in made])
     yield result("documents to JSON", best["dumps"] / SPANS * 1e6, "us/span")

@@ -27,12 +27,11 @@ import pymongo
 from bson.raw_bson import RawBSONDocument
 from pymongo.write_concern import WriteConcern
 
-from collector.documents import documents
+from collector.documents.build import documents
 from collector.model import Batch, Request, Signal
 from collector.otlp import new_message
-from collector.stores import _mongodb_bulk as bulk
-from collector.stores import _mongodb_init as init
-from collector.stores._mongodb_batch import encode
+from collector.stores.mongodb import bulk, init
+from collector.stores.mongodb.encode import encode
 from collector.stores.retention import table
 from collector.stores.routing import LOGS, SPANS, TRAIL, Routing
 from tests.benchmarks.documents import request as spans_of_one_kind

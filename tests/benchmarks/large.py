@@ -20,15 +20,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from collector.documents import Document, documents, moment
+from collector.documents.build import Document, documents, moment
 from collector.model import Batch, Duration, Host, Request, Secret, Signal
 from collector.otlp import new_message
 from collector.query.failures import errors, question
-from collector.query.service import trace
+from collector.query.trace import trace
 from collector.stats import Stats
 from collector.stores.base import Query
-from collector.stores.mongodb import MongoDB
-from collector.stores.sqlite import SQLite
+from collector.stores.mongodb.store import MongoDB
+from collector.stores.sqlite.store import SQLite
 from tests.benchmarks.insert import SPANS_PER_TRACE, logs, spans
 from tests.benchmarks.measure import result
 from tests.servers import Mongod, mongod_binary

@@ -16,12 +16,12 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.documents import Document, documents, moment
+from collector.documents.build import Document, documents, moment
 from collector.model import Batch, Host, Request, Secret, Signal
-from collector.query.service import trace
+from collector.query.trace import trace
 from collector.stats import Stats
-from collector.stores.mongodb import MongoDB
-from collector.stores.sqlite import SQLite
+from collector.stores.mongodb.store import MongoDB
+from collector.stores.sqlite.store import SQLite
 from tests.benchmarks.documents import request
 from tests.benchmarks.measure import result
 from tests.servers import mongod

@@ -13,12 +13,12 @@ from itertools import chain
 
 import pytest
 
-from collector.documents import documents, dumps, moment
+from collector.documents.build import documents, dumps, moment
 from collector.errors import Permanent
 from collector.model import Signal
 from collector.stats import Stats
 from collector.stores.base import DailyStatistic, Query, Refused, Written
-from collector.stores.letters import retry
+from collector.stores.dead_letters import retry
 from tests import strategies
 from tests.contracts.stores import (
     T0,

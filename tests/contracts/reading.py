@@ -15,7 +15,7 @@ import pytest
 from collector.errors import Permanent, Retryable
 from collector.model import Signal
 from collector.stores.base import DailyStatistic, Failure, Query, Written, failure_of
-from collector.stores.letters import letter
+from collector.stores.dead_letters import letter
 from tests.contracts.stores import RECEIVED, T0, TRACE, exactly, log, point, span, without
 
 MANY = 10_000

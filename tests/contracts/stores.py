@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.documents import Binary, NonFinite, documents, moment
+from collector.documents.build import Binary, NonFinite, documents, moment
 from collector.errors import Permanent, Retryable
 from collector.model import Host, Signal
 from collector.stats import Stats

@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 WRITER = """
 import asyncio, os, sys, time
 from collector.model import Batch, Request, Signal
-from collector.wal import Wal
+from collector.wal.storage import Wal
 from tests.durability import config, host, logs
 
 async def sender(wal, name):

@@ -139,7 +139,7 @@ def test_the_wheel_works_without_test_packages(clone, tmp_path):
     where = run("python", "-c", "import telemetry, collector; print(collector.__file__)")
     assert "site-packages" in where.stdout, where.stderr
     assert run("python", "-c", "import pytest").returncode != 0
-    native = run("python", "-c", "from collector._schema import NATIVE; print(NATIVE)")
+    native = run("python", "-c", "from collector.documents.schema import NATIVE; print(NATIVE)")
     assert native.stdout == "True\n", native.stderr
     assert run("telemetry", "--version").returncode == 0
     assert run("collector", "--version").returncode == 0

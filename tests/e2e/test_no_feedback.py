@@ -22,7 +22,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled, supp
 
 import telemetry
 from collector.config import load
-from collector.service import Service
+from collector.service.service import Service
 
 URI, DATABASE = sys.argv[1:]
 CONFIG = f'''

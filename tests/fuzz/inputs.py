@@ -11,8 +11,8 @@ from pathlib import Path
 
 from collector.model import Signal
 from collector.otlp import Encoding
-from tests.collector.receivers.bad_inputs import JSON
-from tests.collector.receivers.catalogue import CASES
+from tests.collector.receivers.otlp.bad_inputs import JSON
+from tests.collector.receivers.otlp.catalogue import CASES
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden" / "otlp"

@@ -16,15 +16,15 @@ import grpc
 import pytest
 
 from collector import otlp
-from collector._otlp_survey import native, walked
-from collector._schema import NATIVE, _walk, read
-from collector.documents import documents, dumps
+from collector.documents.build import documents, dumps
+from collector.documents.schema import NATIVE, _walk, read
 from collector.errors import Malformed, TooLarge
 from collector.model import Request
 from collector.otlp import Limits, decode, encode, encode_json
-from collector.receivers._compression import decompress
-from tests.collector.receivers.bad_inputs import JSON, PATHS, PROTOBUF, plain
-from tests.collector.receivers.test_catalogue import SERVICES
+from collector.otlp.sizing import native, walked
+from collector.receivers.otlp.compression import decompress
+from tests.collector.receivers.otlp.bad_inputs import JSON, PATHS, PROTOBUF, plain
+from tests.collector.receivers.otlp.test_catalogue import SERVICES
 from tests.fuzz.inputs import Mutator
 from tests.programs import Collector
 

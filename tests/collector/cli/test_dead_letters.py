@@ -11,8 +11,8 @@ from pymongo.errors import OperationFailure
 from collector.cli.dead_letters import dead_letters
 from collector.model import Secret, Signal
 from collector.stores.base import Query, dumps
-from collector.stores.mongodb import MongoDB
-from collector.stores.sqlite import SQLite
+from collector.stores.mongodb.store import MongoDB
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.stores import exactly, host, log
 
 CONFIG = """

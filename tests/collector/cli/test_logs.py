@@ -12,7 +12,7 @@ from collector.model import Host, Signal
 from collector.query.app import QueryServer
 from collector.stats import Stats
 from collector.stores.base import dumps
-from collector.stores.sqlite import SQLite
+from collector.stores.sqlite.store import SQLite
 from tests.traces import FIRST, LOGS, SPANS, log
 
 RECEIVED = "2025-10-03 10:30:15.124 - INFO - shop-api - order received [lots=0.5, correlation_id=corr-1, request_id=req-1, trace_id=0af7651916cd43dd8448eb211c80319c]\n"

@@ -18,12 +18,12 @@ import pymongo
 import pytest
 
 from collector import cli
-from collector.documents import moment
+from collector.documents.build import moment
 from collector.model import Host, Secret, Signal
 from collector.stats import Stats
-from collector.stores.letters import letter
-from collector.stores.mongodb import MongoDB
-from collector.stores.sqlite import SQLite
+from collector.stores.dead_letters import letter
+from collector.stores.mongodb.store import MongoDB
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.keeping import FACTS, recount
 from tests.contracts.reading import ALWAYS, ROW
 from tests.contracts.stores import FULL, exactly, log, point, span

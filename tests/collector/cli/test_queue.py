@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from collector.cli.queue import queue
-from collector.delivery import DeadLetters, letters_path
-from collector.wal import Files, Wal
+from collector.sending_queue.sender import DeadLetters, letters_path
+from collector.wal.storage import Files, Wal
 from tests.durability import config, drain, host, ids_of, logs
 
 FOLDER = "--directory"

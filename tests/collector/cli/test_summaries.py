@@ -9,12 +9,12 @@ import time
 import pytest
 
 from collector import cli
-from collector.documents import moment
+from collector.documents.build import moment
 from collector.model import Host, Secret, Signal
 from collector.query.app import QueryServer
 from collector.stats import Stats
-from collector.stores.mongodb import MongoDB
-from collector.stores.sqlite import SQLite
+from collector.stores.mongodb.store import MongoDB
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.stores import log, span
 from tests.tasks import story
 

@@ -18,7 +18,7 @@ from collector.model import Host, Signal
 from collector.query.app import QueryServer
 from collector.stats import Stats
 from collector.stores.base import dumps
-from collector.stores.sqlite import SQLite
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.stores import log as record
 from tests.servers import die_with_parent, free_port
 from tests.traces import LOGS

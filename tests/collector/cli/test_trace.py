@@ -23,10 +23,10 @@ from collector.cli.trace import read
 from collector.cli.waterfall import waterfall
 from collector.model import Host, Secret, Signal
 from collector.query.app import QueryServer
-from collector.query.service import Limits, encode, trace
+from collector.query.trace import Limits, encode, trace
 from collector.stats import Stats
-from collector.stores.mongodb import MongoDB
-from collector.stores.sqlite import SQLite
+from collector.stores.mongodb.store import MongoDB
+from collector.stores.sqlite.store import SQLite
 from tests.traces import FIRST, LOGS, SECOND, SPANS, Remembering, log, span
 
 CORR_1_AT_80 = """\

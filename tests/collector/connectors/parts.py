@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from collector.config import load
 from collector.model import Batch, Request, Signal
 from collector.otlp import request_key
-from collector.service import Service
+from collector.service.service import Service
 from tests.collector.exporters.batches import put
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.exporters.file import File
+from collector.exporters.file.exporter import File
 from collector.model import Batch, Host, Request, Signal
 from collector.stats import Stats
 

@@ -6,9 +6,9 @@ import pytest
 
 from collector.errors import Permanent, Retryable
 from collector.model import Signal
-from collector.processors._actions import Action
-from collector.processors._matching import Library, Match, Pair, SeverityNumber
 from collector.processors.attributes import Attributes
+from collector.processors.shared.actions import Action
+from collector.processors.shared.matching import Library, Match, Pair, SeverityNumber
 from tests.collector.processors.parts import (
     Sink,
     batch,

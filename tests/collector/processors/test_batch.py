@@ -6,7 +6,7 @@ import random
 import pytest
 
 from collector.config import InvalidConfig
-from collector.documents import documents
+from collector.documents.build import documents
 from collector.errors import Permanent, Retryable
 from collector.model import Signal
 from collector.otlp import count

@@ -3,7 +3,7 @@
 import pytest
 
 from collector.config import InvalidConfig
-from collector.documents import documents
+from collector.documents.build import documents
 from collector.errors import Permanent, Retryable
 from collector.model import Signal
 from collector.processors.filter import Filter

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from collector.config import InvalidConfig
-from collector.documents import documents
+from collector.documents.build import documents
 from collector.errors import Retryable
 from collector.processors.probabilistic_sampler import (
     ProbabilisticSampler,

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from collector.config import InvalidConfig
-from collector.documents import documents
+from collector.documents.build import documents
 from collector.errors import Permanent, Retryable
 from collector.model import Duration, Signal
 from collector.processors.python import Python

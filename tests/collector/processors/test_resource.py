@@ -4,8 +4,8 @@ import pytest
 
 from collector.config import InvalidConfig
 from collector.errors import Permanent, Retryable
-from collector.processors._actions import Action
 from collector.processors.resource import Resource
+from collector.processors.shared.actions import Action
 from tests.collector.processors.parts import (
     Sink,
     host,

@@ -12,9 +12,9 @@ import pytest
 from collector.errors import Retryable, StartFailed
 from collector.model import Duration, Host, Secret, Signal
 from collector.query.app import QueryServer
-from collector.query.service import encode, trace
+from collector.query.trace import encode, trace
 from collector.stats import Stats
-from collector.stores.sqlite import SQLite
+from collector.stores.sqlite.store import SQLite
 from tests.traces import FIRST, LOGS, SPANS, Remembering, at
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from collector.query.failures import Group, errors, fingerprint, joined, questio
 from collector.query.parameters import BadParameter
 from collector.stats import Stats
 from collector.stores.base import Failure
-from collector.stores.sqlite import SQLite
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.stores import T0, log, span
 
 pytestmark = pytest.mark.anyio

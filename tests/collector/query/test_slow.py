@@ -8,7 +8,7 @@ from collector.model import Host, Signal
 from collector.query.parameters import BadParameter
 from collector.query.slow import question, slow
 from collector.stats import Stats
-from collector.stores.sqlite import SQLite
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.reading import SLOW, SLOWEST
 from tests.contracts.stores import T0, exactly, span
 

@@ -16,7 +16,7 @@ from collector.query.parameters import BadParameter
 from collector.query.tail import Line, Recent, question, tail
 from collector.stats import Stats
 from collector.stores.base import Followed, dumps
-from collector.stores.sqlite import SQLite
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.stores import T0, exactly, log
 from tests.traces import Remembering
 

@@ -8,7 +8,7 @@ from collector.model import Host, Signal
 from collector.query.parameters import BadParameter
 from collector.query.tasks import STATES, Task, assemble, question, tasks
 from collector.stats import Stats
-from collector.stores.sqlite import SQLite
+from collector.stores.sqlite.store import SQLite
 from tests.contracts.stores import T0
 from tests.tasks import STEP_NS, event, story
 

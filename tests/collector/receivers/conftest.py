@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from collector.model import Host, Signal
-from collector.receivers.otlp import Grpc, Http, Limits, Otlp, Protocols
+from collector.receivers.otlp.receiver import Grpc, Http, Limits, Otlp, Protocols
 from collector.stats import Stats
 
 SERVICES = {

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.documents import CORE, Binary, NonFinite, documents
+from collector.documents.build import CORE, Binary, NonFinite, documents
 from collector.model import Signal
-from collector.stores import _mongodb_shape as shape
-from collector.stores import _sqlite_rows as rows
 from collector.stores.base import MAX_DOCUMENT_BYTES
+from collector.stores.mongodb import bson as shape
 from collector.stores.routing import TRAIL, trail
+from collector.stores.sqlite import rows
 from tests.strategies import batch, requests
 
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

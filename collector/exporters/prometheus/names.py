@@ -1,0 +1,128 @@
+"""
+How OTLP's names become Prometheus' names: the tables of OpenTelemetry's compatibility page.
+
+`http.server.duration` in `ms` is `http_server_duration_milliseconds`; a sum that only grows ends in
+`_total`; a ratio (unit `1`) of a gauge ends in `_ratio`.
+https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from collector.self_metrics.exposition import label_of, name_of
+
+UNITS: Final = {
+    "d": "days",
+    "h": "hours",
+    "min": "minutes",
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+    "By": "bytes",
+    "KiBy": "kibibytes",
+    "MiBy": "mebibytes",
+    "GiBy": "gibibytes",
+    "TiBy": "tibibytes",
+    "KBy": "kilobytes",
+    "MBy": "megabytes",
+    "GBy": "gigabytes",
+    "TBy": "terabytes",
+    "m": "meters",
+    "V": "volts",
+    "A": "amperes",
+    "J": "joules",
+    "W": "watts",
+    "g": "grams",
+    "Cel": "celsius",
+    "Hz": "hertz",
+    "%": "percent",
+}
+PER: Final = {
+    "s": "second",
+    "m": "minute",
+    "h": "hour",
+    "d": "day",
+    "w": "week",
+    "mo": "month",
+    "y": "year",
+}
+
+
+def unit_words(unit: str) -> str:
+    """A UCUM unit as words of a name; what stands in braces is a comment."""
+    unit = re.sub(r"\{[^}]*\}", "", unit).strip()
+    main, slash, per = unit.partition("/")
+    words = UNITS.get(main, main)
+    if slash and per:
+        words += f"_per_{PER.get(per, per)}"
+    return re.sub(r"[^a-zA-Z0-9]+", "_", words).strip("_")
+
+
+def metric_name(
+    name: str, unit: str, *, monotonic: bool, gauge: bool, namespace: str, suffixes: bool
+) -> str:
+    """
+    The name of a metric for Prometheus.
+
+    Args:
+        name: of the metric.
+        unit: of the metric.
+        monotonic: whether it is a sum that only grows.
+        gauge: whether it is a gauge.
+        namespace: what stands in front, empty for nothing.
+        suffixes: whether unit and type become part of the name.
+    """
+    made = name_of(f"{namespace}_{name}" if namespace else name)
+    if not suffixes:
+        return made
+    made = made.removesuffix("_total") if monotonic else made
+    ratio = unit == "1" and gauge
+    words = "ratio" if ratio else "" if unit == "1" else unit_words(unit)
+    parts = made.split("_")
+    if words and not all(word in parts for word in words.split("_")):
+        made += f"_{words}"
+    return f"{made}_total" if monotonic else made
+
+
+def text_of(value: Any) -> str:
+    """An AnyValue as the text of a label."""
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return str(value.string_value)
+    if kind == "bool_value":
+        return "true" if value.bool_value else "false"
+    if kind in ("int_value", "double_value"):
+        return str(getattr(value, kind))
+    if kind == "bytes_value":
+        return str(value.bytes_value.hex())
+    return "" if kind is None else msgspec.json.encode(structure(value)).decode()
+
+
+def structure(value: Any, depth: int = 0) -> Any:
+    """A list or map of AnyValues as plain values, not deeper than makes sense in a label."""
+    kind = value.WhichOneof("value")
+    if depth < 8 and kind == "array_value":
+        return [structure(each, depth + 1) for each in value.array_value.values]
+    if depth < 8 and kind == "kvlist_value":
+        return {each.key: structure(each.value, depth + 1) for each in value.kvlist_value.values}
+    if kind in ("string_value", "bool_value", "int_value", "double_value"):
+        return getattr(value, kind)
+    return None if kind is None else text_of(value) if kind == "bytes_value" else "..."
+
+
+def labels_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """
+    Labels with valid names.
+
+    Two attributes that become the same label share it: their values are joined with `;`, in the
+    order of the attributes' names.
+    """
+    found: dict[str, str] = {}
+    for key, text in sorted(pairs):
+        name = label_of(key)
+        found[name] = f"{found[name]};{text}" if name in found else text
+    return found

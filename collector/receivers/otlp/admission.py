@@ -1,0 +1,353 @@
+"""
+What both transports do with a body: decompress, decode, count, hand on, and answer.
+
+The twins (`grpc`, `http`) only speak their protocol. Here are the bounds that keep a
+burst from becoming an outage: calls at once, bytes in flight, two threads for large bodies (a
+body of 20 MiB would stop the event loop for a second), and a longest wait for the pipeline. Over a
+bound the answer is `Retryable`: the sender keeps the data. Before anything of a body is decoded,
+the pipeline may say that it takes nothing now (`memory_limiter`), and what the decoder is going to
+make of the body is charged at its worst.
+
+The pipeline runs in a task of its own. A client that goes away in the middle does not cancel a
+write, and stopping waits for it.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from collector.errors import (
+    CollectorError,
+    Malformed,
+    NotFound,
+    Permanent,
+    Retryable,
+    TooLarge,
+    Unauthenticated,
+    Unsupported,
+    WrongMethod,
+)
+from collector.model import Batch, Consume, Host, Request, Signal
+from collector.otlp import BAD_IDS, NOUNS, TOO_LARGE, Decoded, Encoding, decode, request_key
+from collector.receivers.otlp.compression import decompress
+from collector.receivers.otlp.limits import Limits
+
+MESSAGE_FACTOR: Final = 3
+"""A decompressed body is charged so many times: itself, its message, what is made for the way out."""
+OBJECT_BYTES: Final = 96
+"""What one message inside of a request is charged beside its bytes: two bytes can become 83."""
+INLINE: Final = 32 << 10
+"""Bodies up to this size are decoded on the event loop: a thread costs more than they do."""
+THREADS: Final = 2
+PATIENCE_S: Final = 60.0
+"""How long the pipeline may take before the sender is told to try again."""
+DELAY_S: Final = 1.0
+REASONS: Final[dict[type[CollectorError], str]] = {
+    Unauthenticated: "unauthenticated",
+    Malformed: "malformed",
+    TooLarge: "too_large",
+    Unsupported: "unsupported",
+    NotFound: "not_found",
+    WrongMethod: "wrong_method",
+    Permanent: "permanent",
+    Retryable: "retryable",
+}
+
+
+@dataclass(slots=True)
+class Taken:
+    """
+    A request that was taken.
+
+    Args:
+        rejected: items that were refused for good.
+        message: why, or a warning; empty when all is well.
+    """
+
+    rejected: int = 0
+    message: str = ""
+
+
+class Intake:
+    """
+    The common half of the transports.
+
+    Args:
+        host: for counters and the log.
+        next: the pipelines.
+        limits: how much at once, and in one request.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        next: Mapping[Signal, Consume],  # noqa: A002 - the word of the protocol
+        limits: Limits,
+    ) -> None:
+        self.next = next
+        self.limits = limits
+        self.inside = limits.inside()
+        self.stats = host.stats
+        self.log = host.log
+        self.receiver = host.id
+        self._calls = 0
+        self.in_flight = 0
+        self.lock = threading.Lock()
+        """Guards `in_flight`, which decoding threads charge, too."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="otlp-decode")
+        self._quiet_until = 0.0
+
+    @contextlib.contextmanager
+    def charge(self) -> Iterator["Charge"]:
+        """What one request charges to the byte budget; given back at the end."""
+        made = Charge(self)
+        try:
+            yield made
+        finally:
+            made.release()
+
+    def admit(self, signal: Signal) -> None:
+        """
+        Ask before a body is read whether it would be taken at all.
+
+        Raises:
+            NotFound: the signal is part of no pipeline.
+            Retryable: its pipeline takes nothing now.
+        """
+        consume = self.next.get(signal)
+        if consume is None:
+            raise NotFound(f"{signal.value} are part of no pipeline of this collector")
+        ask = getattr(consume, "admit", None)
+        if ask is not None:
+            ask()
+
+    async def take(
+        self,
+        signal: Signal,
+        body: bytes,
+        charge: "Charge",
+        *,
+        encoding: Encoding,
+        transport: str,
+        compression: str = "",
+        cap: int,
+    ) -> Taken:
+        """
+        Decode a body and give it to the pipeline; returning means that it is taken for good.
+
+        Args:
+            signal: what the request is about; it has a pipeline.
+            body: as it came.
+            charge: of this call.
+            encoding: how the decompressed body is written.
+            transport: "grpc" or "http".
+            compression: the content encoding, empty for none.
+            cap: the most bytes that the body may have when it is decompressed.
+
+        Raises:
+            Permanent: it can never be taken.
+            Retryable: the sender must keep it.
+        """
+        now = time.time_ns()
+
+        def work() -> Decoded:
+            plain = decompress(compression, body, cap) if compression else body
+            if len(plain) > cap:
+                raise TooLarge(f"the body is larger than {cap} bytes")
+            charge.add(MESSAGE_FACTOR * len(plain))
+            key = request_key("", signal, plain)
+            request = Request(received_at_unix_nano=now, key=key, transport=transport)
+            return decode(
+                signal,
+                plain,
+                encoding=encoding,
+                request=request,
+                limits=self.inside,
+                weigh=charge.weigh,
+            )
+
+        with self._slot():
+            if len(body) <= INLINE and not compression:
+                decoded = guarded(work)
+            else:
+                loop = asyncio.get_running_loop()
+                decoded = await loop.run_in_executor(self._threads, guarded, work)
+            self._count(decoded, signal, transport)
+            if decoded.accepted:
+                await self._hand_on(decoded.batch, decoded.accepted, transport)
+        return Taken(decoded.rejected, decoded.message)
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One request in work. A client that left may still have its batch in the pipeline."""
+        most = self.limits.max_requests
+        if self._calls >= most or len(self._tasks) >= most:
+            raise Retryable(f"{most} requests are in work already", DELAY_S)
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    def _count(self, decoded: Decoded, signal: Signal, transport: str) -> None:
+        """Count what decoding left out or changed."""
+        for text, amount in decoded.reasons.items():
+            reason = "ids" if text == BAD_IDS else "undecodable"
+            reason = "too_large" if text.startswith(TOO_LARGE) else reason
+            self.stats.add(
+                "otelier_receiver_rejected_items", amount, receiver=self.receiver, reason=reason
+            )
+        for kind, amount in decoded.repaired.items():
+            if amount:
+                self.stats.add(
+                    "otelier_receiver_repaired", amount, receiver=self.receiver, kind=kind
+                )
+        if decoded.rejected:
+            self._items("refused", decoded.rejected, signal, transport)
+
+    def _items(self, verb: str, amount: int, signal: Signal, transport: str) -> None:
+        """Count items under the name that the OpenTelemetry Collector gives them."""
+        name = f"otelcol_receiver_{verb}_{NOUNS[signal]}"
+        self.stats.add(name, amount, receiver=self.receiver, transport=transport)
+
+    async def _hand_on(self, batch: Batch, amount: int, transport: str) -> None:
+        """Give a batch to its pipeline and wait for the answer, not for ever."""
+        task = asyncio.create_task(self._consume(batch, amount, transport))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_seen)
+        done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+        if not done:
+            raise Retryable(f"the pipeline took longer than {PATIENCE_S:g} s", DELAY_S)
+        if task.cancelled():
+            raise Retryable("the pipeline was stopped", DELAY_S)
+        error = task.exception()
+        if error is None:
+            return
+        if isinstance(error, Permanent | Retryable):
+            raise error
+        # Anything else is our fault and not the data's: the sender must keep it.
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + 60
+            self.log.error("The pipeline failed; the sender is told to try again", exc_info=error)
+        raise Retryable("the pipeline failed; see the log of the collector", DELAY_S) from error
+
+    async def _consume(self, batch: Batch, amount: int, transport: str) -> None:
+        """Call the pipeline and count, also when the sender waits no more."""
+        signal = batch.signal
+        try:
+            await self.next[signal](batch)
+        except BaseException:
+            self._items("refused", amount, signal, transport)
+            raise
+        self._items("accepted", amount, signal, transport)
+
+    def refused(self, transport: str, reason: str) -> None:
+        """Count a request that was refused as a whole."""
+        self.stats.add(
+            "otelier_receiver_refused_requests",
+            receiver=self.receiver,
+            transport=transport,
+            reason=reason,
+        )
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the pipelines to finish what they were given."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Charge:
+    """
+    What one request has charged to the byte budget.
+
+    Args:
+        intake: whose budget.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._amount = 0
+        self._weighed = 0
+        self._released = False
+
+    def add(self, amount: int) -> None:
+        """
+        Charge more; called from threads, too.
+
+        Raises:
+            Retryable: the budget is used up, or the client has left.
+        """
+        with self._intake.lock:
+            if self._released:
+                raise Retryable("the client has left", DELAY_S)
+            budget = self._intake.limits.max_in_flight_size
+            if self._amount + amount > budget:
+                # Alone it would never fit: coming again is of no use.
+                raise TooLarge(
+                    f"the request needs more than {budget} bytes in memory; send smaller batches"
+                )
+            if self._intake.in_flight + amount > budget:
+                raise Retryable(f"{budget >> 20} MiB of requests are in work already", DELAY_S)
+            self._intake.in_flight += amount
+            self._amount += amount
+
+    def weigh(self, objects: int) -> None:
+        """
+        Charge what decoding is going to make; only the largest of several counts.
+
+        Raises:
+            Retryable, TooLarge: as `add`.
+        """
+        amount = objects * OBJECT_BYTES
+        if amount > self._weighed:
+            self.add(amount - self._weighed)
+            self._weighed = amount
+
+    def release(self) -> None:
+        """Give everything back."""
+        with self._intake.lock:
+            self._intake.in_flight -= self._amount
+            self._amount = 0
+            self._released = True
+
+
+def _seen(task: "asyncio.Task[Any]") -> None:
+    """Look at the outcome of a task that nobody waits for any more, so that asyncio is content."""
+    if not task.cancelled():
+        task.exception()
+
+
+def guarded(work: Callable[[], Decoded]) -> Decoded:
+    """Run the decoder; a bug of ours in there is answered as bad input, never as a crash."""
+    try:
+        return work()
+    except CollectorError:
+        raise
+    except MemoryError as error:
+        raise Retryable("no memory to decode the body", DELAY_S) from error
+    except Exception as error:
+        # OTLP: bytes that cannot be decoded are final. Retrying them for ever would block the sender.
+        raise Undecodable(type(error).__name__) from error
+
+
+def reason_of(error: CollectorError) -> str:
+    """The word under which a refusal is counted."""
+    return next(
+        (word for kind, word in REASONS.items() if isinstance(error, kind)), type(error).__name__
+    )
+
+
+class Undecodable(Permanent):
+    """The decoder failed in a way that it should not."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the body cannot be decoded ({kind})")

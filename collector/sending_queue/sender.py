@@ -1,0 +1,474 @@
+"""
+Queue and batching around any exporter, with the OpenTelemetry Collector's keys.
+
+    memory     sender -> bounded queue -> bundles -> attempts -> exporter
+    durable    log, at the exporter's own cursor -> bundles -> attempts -> exporter
+    neither    sender -> attempts -> exporter, while the sender waits
+
+Attempts, retries and what is refused for good are in sending_queue/retry.py. The cursor moves when a
+request is settled, which means delivered or kept as dead letters; what is not settled at the end
+stays in the log.
+
+Each exporter has a `Delivery` of its own. They share the log and nothing else, so the slowest of
+them delays nobody. When the configuration is read again, one `Delivery` takes over what another
+leaves: from the log by its cursor, from memory by `give_back` and `take_over`.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Self
+
+from collector.errors import CollectorError, Permanent, Retryable
+from collector.model import Batch, Consume, Host
+from collector.otlp import NOUNS, count, new_message
+from collector.sending_queue.batcher import Bundler, Memory, weigh
+from collector.sending_queue.batcher import Entry as Entry
+from collector.sending_queue.config import Batching as Batching
+from collector.sending_queue.config import RetryOnFailure as RetryOnFailure
+from collector.sending_queue.config import Sending as Sending
+from collector.sending_queue.config import SendingQueue as SendingQueue
+from collector.sending_queue.config import Sizer
+from collector.sending_queue.dead_letters import DeadLetters as DeadLetters
+from collector.sending_queue.dead_letters import Letter as Letter
+from collector.sending_queue.dead_letters import letters_path as letters_path
+from collector.sending_queue.dead_letters import read_letters as read_letters
+from collector.sending_queue.retry import Attempts, GivenUp, Stopped
+from collector.sending_queue.split import joined, parts
+from collector.wal.storage import Reader, Record, Wal
+
+MAX_WINDOW: Final = 10_000
+TOGETHER: Final = 500
+"""Items that a store is given at once, of requests that wait anyway: it shares its writes."""
+
+
+class Delivery:
+    """
+    Delivers to one exporter.
+
+    Args:
+        host: of the exporter.
+        consume: the exporter.
+        sending: its queue, retry and timeout.
+        wal: the durable log, when the queue is durable.
+        reader: its place there.
+        letters: where what it refuses for good is kept; without it that is dropped, and counted.
+        merge: whether requests may be joined into one. Not for stores: see `SendingQueue.batch`.
+        sleep: waits some seconds.
+        clock: seconds.
+        chance: a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        consume: Consume,
+        sending: Sending,
+        *,
+        wal: Wal | None = None,
+        reader: Reader | None = None,
+        letters: DeadLetters | None = None,
+        merge: bool = True,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        queue = sending.queue or SendingQueue()
+        self.exporter = host.id
+        self.wal = wal
+        self.waits = queue.wait_for_result
+        self._host = host
+        self._reader = reader
+        self._merge = merge
+        self._sleep = sleep
+        self._clock = clock
+        self._batching = queue.batch
+        self._sizer: Sizer = queue.sizer
+        self._window = min(queue.queue_size, MAX_WINDOW)
+        self._memory: Memory | None = None
+        if reader is None and sending.queue is not None:
+            self._memory = Memory(queue.queue_size, block=queue.block_on_overflow)
+        self._bundler = Bundler(queue.batch)
+        self._slots = asyncio.Semaphore(queue.num_consumers)
+        self._attempts = Attempts(
+            host,
+            consume,
+            sending,
+            letters,
+            durable=reader is not None,
+            sleep=sleep,
+            clock=clock,
+            chance=chance,
+        )
+        self._ready: deque[list[Entry]] = deque()
+        self._left: list[Entry] | None = None  # not None: given back, instead of lost
+        self._dispatching: asyncio.Task[None] | None = None
+        self._working: set[asyncio.Task[None]] = set()
+        self._watched: dict[int, asyncio.Future[None]] = {}
+        self._in_flight = 0
+
+    # --- life cycle ---
+
+    async def __aenter__(self) -> Self:
+        """Start to deliver."""
+        self._host.stats.watch(self._publish)
+        if self._reader is not None or self._memory is not None:
+            self._dispatching = asyncio.create_task(self._dispatch_always())
+        self._publish()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """
+        Stop: waits between attempts end at once, attempts that run may end.
+
+        A durable queue keeps the rest on disk. A queue in memory makes one attempt for each of its
+        entries; what then fails, or is cut off by the deadline of the stop, is lost and counted.
+        """
+        self._attempts.stopping.set()
+        try:
+            if self._memory is not None:
+                self._memory.close()
+            if self._dispatching is not None and (self._memory is None or self._left is not None):
+                self._dispatching.cancel()
+            if self._dispatching is not None:
+                await asyncio.wait({self._dispatching})
+            if self._working:
+                await asyncio.wait(set(self._working))
+        finally:
+            tasks = [task for task in (self._dispatching, *self._working) if task is not None]
+            for task in tasks:
+                task.cancel()
+            if self._memory is not None:
+                for bundle in (*self._ready, *self._bundler.rest(), self._memory.rest()):
+                    self._lost(bundle, "shutdown")
+                self._ready.clear()
+            for watcher in self._watched.values():
+                if not watcher.done():
+                    watcher.set_exception(Retryable("the collector stops; send it again"))
+                    watcher.exception()
+            self._publish()
+            self._host.stats.unwatch(self._publish)
+
+    def give_back(self) -> list[Entry]:
+        """
+        Lose nothing at the stop: what a queue in memory holds is then for another to `take_over`.
+
+        Returns:
+            Where it will be found when this has stopped.
+        """
+        self._left = []
+        self._attempts.kept = True
+        return self._left
+
+    async def take_over(self, entries: Sequence[Entry]) -> None:
+        """
+        Deliver what another `Delivery` to this exporter gave back, whatever the queue's size is.
+
+        Raises:
+            Retryable: the durable log does not take it.
+        """
+        for entry in entries:
+            batch, items = entry.batch, entry.items
+            if self._memory is not None:
+                entry.size = weigh(batch, items, self._sizer)
+                entry.weight = self._weight(batch, items)
+                self._memory.add(entry)
+            elif self.wal is not None:
+                await self.wal.append(batch, f"@{self.exporter}", items, again=True)
+
+    # --- taking ---
+
+    async def __call__(self, batch: Batch) -> None:
+        """
+        Take a batch from a pipeline; not used when the queue is durable (see `DurableFanOut`).
+
+        Raises:
+            Retryable: the queue is full or closed, or the exporter did not take it.
+            Permanent: it can never be taken.
+        """
+        items = count(batch.signal, batch.message)
+        if self._memory is None:
+            await self._directly(batch, items)
+            return
+        entry = Entry(batch, items, weigh(batch, items, self._sizer), self._weight(batch, items))
+        if self.waits:
+            entry.result = asyncio.get_running_loop().create_future()
+        try:
+            await self._memory.put(entry)
+        except CollectorError:
+            self._attempts.count(f"otelcol_exporter_enqueue_failed_{NOUNS[batch.signal]}", items)
+            raise
+        finally:
+            self._publish()
+        if entry.result is not None:
+            await asyncio.shield(entry.result)
+
+    async def _directly(self, batch: Batch, items: int) -> None:
+        """One request while its sender waits; what becomes of it is the sender's to know."""
+        add, noun = self._attempts.count, NOUNS[batch.signal]
+        try:
+            await self._attempts.until_known(batch)
+        except (Stopped, Permanent) as error:
+            add(f"otelcol_exporter_send_failed_{noun}", items)
+            text = "the collector stops" if isinstance(error, Stopped) else str(error)
+            refused = isinstance(error, Permanent) and not isinstance(error, GivenUp)
+            kind = Permanent if refused else Retryable
+            raise kind(f'exporter "{self.exporter}": {text}') from error
+        add(f"otelcol_exporter_sent_{noun}", items)
+
+    async def settled(self, number: int) -> None:
+        """
+        Wait until a record of the log is delivered, or kept as dead letters.
+
+        Raises:
+            Retryable: the collector stops before that.
+        """
+        if self._reader is None or self._reader.is_done(number):
+            return
+        if self._attempts.stopping.is_set():
+            raise Retryable("the collector stops; send it again")
+        watcher = self._watched.get(number)
+        if watcher is None:
+            watcher = asyncio.get_running_loop().create_future()
+            self._watched[number] = watcher
+        await asyncio.shield(watcher)
+
+    # --- dispatching ---
+
+    async def _dispatch_always(self) -> None:
+        """Dispatch, also after a failure that should not be."""
+        while True:
+            try:
+                await self._dispatch()
+                return
+            except Stopped:
+                return
+            except Exception:
+                self._host.log.exception("the queue failed in a way that it should not")
+                await self._sleep(1.0)
+
+    async def _dispatch(self) -> None:
+        """Fetch, bundle, and hand out to at most `num_consumers` tasks."""
+        fetching: asyncio.Task[list[Entry]] | None = None
+        try:
+            while True:
+                fetching = fetching or asyncio.create_task(self._fetch())
+                wait_s = self._bundler.wait_s(self._clock())
+                done, _ = await asyncio.wait({fetching}, timeout=wait_s)
+                if done:
+                    entries, fetching = fetching.result(), None
+                    if not entries:
+                        break
+                    for entry in entries:
+                        self._ready.extend(self._bundler.add(entry, self._clock()))
+                self._ready.extend(self._bundler.due(self._clock()))
+                await self._hand_out()
+            if self._reader is None:
+                self._ready.extend(self._bundler.rest())
+                await self._hand_out()
+        finally:
+            if fetching is not None and not fetching.cancel() and not fetching.exception():
+                self._ready.extend([entry] for entry in fetching.result())
+
+    async def _fetch(self) -> list[Entry]:
+        """The next entries; empty when there are no more."""
+        if self._reader is None:
+            return await self._memory.get() if self._memory is not None else []
+        entries: list[Entry] = []
+        while not entries:
+            try:
+                records = await self._reader.read(self._window)
+            except OSError as error:
+                self._attempts.report("cannot read the queue: %s", error)
+                await self._sleep(5.0)
+                continue
+            if not records:
+                return []
+            entries, broken = await asyncio.to_thread(self._entries, records)
+            for record in broken:
+                batch = Batch(
+                    record.signal, new_message(record.signal), record.request, record.payload
+                )
+                reason = Permanent("it cannot be decoded any more")
+                await self._attempts.bury(batch, record.items, reason)
+                self._reader.done([record.number])
+        return entries
+
+    def _entries(self, records: Sequence[Record]) -> tuple[list[Entry], list[Record]]:
+        """Records as entries, and those that cannot be decoded; runs in a thread."""
+        entries, broken = [], []
+        for record in records:
+            message = new_message(record.signal)
+            try:
+                message.ParseFromString(record.payload)
+            except Exception:
+                broken.append(record)
+                continue
+            batch = Batch(record.signal, message, record.request, record.payload)
+            weight = self._weight(batch, record.items)
+            entries.append(Entry(batch, record.items, weight=weight, number=record.number))
+        return entries, broken
+
+    def _weight(self, batch: Batch, items: int) -> int:
+        return weigh(batch, items, self._batch_sizer) if self._batching is not None else 1
+
+    @property
+    def _batch_sizer(self) -> Sizer:
+        own = self._batching.sizer if self._batching is not None else ""
+        return own or ("items" if self._sizer == "requests" else self._sizer)
+
+    async def _hand_out(self) -> None:
+        """Start to deliver what is ready, as soon as there is a slot for it."""
+        while self._ready:
+            await self._slots.acquire()
+            task = asyncio.create_task(self._work(self._next()))
+            self._working.add(task)
+            task.add_done_callback(self._working.discard)
+
+    def _next(self) -> list[Entry]:
+        """The next bundle; for a store with what waits behind it, as far as that is small."""
+        bundle = self._ready.popleft()
+        if self._merge or self._batching is not None:
+            return bundle
+        items = sum(entry.items for entry in bundle)
+        while self._ready and items + self._ready[0][0].items <= TOGETHER:
+            following = self._ready.popleft()
+            items += following[0].items
+            bundle += following
+        return bundle
+
+    async def _work(self, bundle: list[Entry]) -> None:
+        self._in_flight += 1
+        try:
+            self._publish()
+            if self._merge:
+                await self._work_on(bundle)
+            else:
+                await asyncio.gather(*(self._work_on([entry]) for entry in bundle))
+        finally:
+            self._in_flight -= 1
+            self._slots.release()
+            self._publish()
+
+    async def _work_on(self, entries: Sequence[Entry]) -> None:
+        """Deliver entries as one request, or in parts; they are settled together."""
+        try:
+            batch = joined([entry.batch for entry in entries])
+            limit = self._batching.max_size if self._batching is not None else 0
+            sizer = self._batch_sizer
+            error = await self._attempts.each(
+                list(parts(batch, limit, sizer)) if limit else [batch]
+            )
+        except Stopped:
+            if self._reader is not None:
+                return  # it stays in the log
+            if self._left is not None:
+                self._left += entries
+                return
+            error = Retryable("the collector stopped")
+        except asyncio.CancelledError:
+            self._lost(entries, "shutdown")
+            raise
+        except Exception:
+            self._host.log.exception("the delivery failed in a way that it should not")
+            self._lost(entries, "failed")
+            return  # in the log, it is delivered after a restart
+        for entry in entries:
+            self._settle(entry, error)
+
+    def _lost(self, entries: Sequence[Entry], reason: str) -> None:
+        """Entries of a queue in memory that this `Delivery` does not deliver any more."""
+        if self._left is not None:
+            self._left += entries
+            return
+        if self._reader is None:
+            for entry in entries:
+                self._attempts.drop(entry.batch, entry.items, reason)
+                self._settle(entry, Retryable("the collector stopped"))
+
+    def _settle(self, entry: Entry, error: Exception | None) -> None:
+        """An entry is delivered, kept as dead letters, or (in memory) lost."""
+        if entry.number is not None and self._reader is not None:
+            self._reader.done([entry.number])
+            watcher = self._watched.pop(entry.number, None)
+            if watcher is not None and not watcher.done():
+                watcher.set_result(None)
+        if self._memory is not None:
+            self._memory.settled(entry)
+        if entry.result is not None and not entry.result.done():
+            if error is None:
+                entry.result.set_result(None)
+            else:
+                entry.result.set_exception(error)
+                entry.result.exception()  # the sender may have stopped waiting
+
+    # --- numbers ---
+
+    def _publish(self) -> None:
+        gauge = self._host.stats.set
+        gauge("otelcol_exporter_in_flight_requests", self._in_flight, exporter=self.exporter)
+        if self._memory is not None:
+            gauge("otelcol_exporter_queue_size", self._memory.used, exporter=self.exporter)
+            gauge("otelcol_exporter_queue_capacity", self._memory.capacity, exporter=self.exporter)
+            gauge("otelier_exporter_lag_items", self._memory.items, exporter=self.exporter)
+            oldest = self._memory.oldest_unix_nano
+            age = 0 if oldest is None else max(0, time.time_ns() - oldest) // 10**9
+            gauge("otelier_exporter_oldest_unsent_seconds", age, exporter=self.exporter)
+
+
+class DurableFanOut:
+    """
+    The branch of a pipeline that stands for all its exporters with a durable queue.
+
+    Args:
+        wal: the log.
+        route: the id of the pipeline.
+        deliveries: of these exporters; the answer waits for those with `wait_for_result`.
+    """
+
+    def __init__(self, wal: Wal, route: str, deliveries: Sequence[Delivery] = ()) -> None:
+        self.wal = wal
+        self.deliveries = tuple(deliveries)
+        self._route = route
+
+    async def __call__(self, batch: Batch) -> None:
+        """
+        Append a batch to the log; it is on disk when this returns.
+
+        Raises:
+            Retryable: it is not.
+        """
+        items = count(batch.signal, batch.message)
+        number = await self.wal.append(batch, self._route, items)
+        if number is not None:
+            for delivery in self.deliveries:
+                if delivery.waits:
+                    await delivery.settled(number)
+
+
+async def durable(
+    host: Host,
+    consume: Consume,
+    sending: Sending,
+    wal: Wal,
+    routes: Sequence[str],
+    *,
+    merge: bool = True,
+) -> Delivery:
+    """
+    A `Delivery` from a durable log, not started yet.
+
+    Args:
+        host: of the exporter.
+        consume: the exporter.
+        sending: with a queue that has `storage`.
+        wal: that storage, open.
+        routes: the pipelines that have the exporter.
+        merge: see `Delivery`.
+    """
+    start = sending.queue.start if sending.queue is not None else "now"
+    reader = await wal.reader(host.id, routes, start)
+    letters = DeadLetters(wal.folder, host.id, wal.config.dead_letter_bytes, wal.files)
+    return Delivery(host, consume, sending, wal=wal, reader=reader, letters=letters, merge=merge)

@@ -1,0 +1,169 @@
+"""
+A `Query` as a MongoDB filter. It may find too much, never too little; `base.matches` decides.
+
+Everything of the user's is a value under `$eq` (or in a list under `$in`, or an escaped literal
+under `$regex`); names of attributes reach a field path only through `bson.path`, which
+lets no operator through. Conditions on time are said twice: in nanoseconds, exactly, and as dates,
+with a millisecond to spare, because the index begins with the date.
+"""
+
+import re
+from typing import Any, Final
+
+from bson.decimal128 import Decimal128
+from bson.objectid import ObjectId
+
+from collector.documents.build import moment
+from collector.model import Signal
+from collector.stores.base import LEAST, LOOKUP, Query, places
+from collector.stores.mongodb.bson import integer, nanoseconds, path
+
+Filter = dict[str, Any]
+
+_MILLISECOND: Final = 1_000_000
+_END_OF_TIME: Final = (1 << 64) - 1
+_CONTEXT_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+_MAX_PATTERN: Final = 1000
+
+
+def time_fields(signal: Signal) -> tuple[str, str]:
+    """The date and the nanoseconds that documents are ordered by."""
+    if signal is Signal.TRACES:
+        return "start", "start_unix_nano"
+    return "timestamp", "time_unix_nano"
+
+
+def sort(query: Query) -> list[tuple[str, int]]:
+    """The order of `find`; an index has the same."""
+    direction = -1 if query.newest_first else 1
+    return [(field, direction) for field in (*time_fields(query.signal), "_id")]
+
+
+def exact(query: Query) -> bool:
+    """Whether the filter alone decides, so that the server may stop at the limit."""
+    return not query.where and query.text is None
+
+
+def filter_of(query: Query) -> Filter | None:
+    """The filter, None when nothing can match."""
+    signal = query.signal
+    spans, logs = signal is Signal.TRACES, signal is Signal.LOGS
+    trace_id = "trace_id" if spans else "trace.trace_id"
+    if not spans and (query.status is not None or query.min_duration_ms is not None):
+        return None
+    if not logs and (query.text is not None or query.min_severity is not None):
+        return None
+    ids = query.id is not None or query.trace_ids or query.task_ids
+    if signal is Signal.METRICS and (ids or query.context):
+        return None
+    if query.roots and not spans:
+        return None
+
+    conditions: list[Filter] = []
+    if query.id is not None:
+        fields = (trace_id, *(f"context.{key}" for key in LOOKUP))
+        conditions.append({"$or": [{field: {"$eq": query.id}} for field in fields]})
+    if query.trace_ids:
+        conditions.append({trace_id: {"$in": list(query.trace_ids)}})
+    if query.task_ids:
+        conditions.append({"context.task_id": {"$in": list(query.task_ids)}})
+    for key, value in query.context.items():
+        if not _CONTEXT_KEY.fullmatch(key):
+            return None  # no document has such a key
+        conditions.append({f"context.{key}": {"$eq": value}})
+    name = "event" if logs else "name"
+    if query.names:
+        conditions.append({name: {"$in": list(query.names)}})
+    if query.roots:
+        conditions.append({"parent_span_id": {"$exists": False}})
+    named = {"service": query.service, "status": query.status, name: query.name}
+    conditions += [{field: {"$eq": value}} for field, value in named.items() if value is not None]
+    if query.min_severity is not None and query.min_severity > 0:
+        if query.min_severity > 0x7FFFFFFF:
+            return None
+        least = query.min_severity
+        levels = [level for level, number in LEAST.items() if number >= least]
+        numberless = {"severity_number": {"$exists": False}, "level": {"$in": levels}}
+        conditions.append({"$or": [{"severity_number": {"$gte": least}}, numberless]})
+    if query.min_duration_ms is not None:
+        conditions.append({"duration_ms": {"$gte": query.min_duration_ms}})
+    if query.text:
+        # Unescaped, a NUL would end the pattern. `matches` looks at the rest of a very long text.
+        literal = re.escape(query.text[:_MAX_PATTERN]).replace("\0", "\\x00")
+        conditions.append({"message": {"$regex": literal, "$options": "i"}})
+    conditions += [_where(key, value) for key, value in query.where]
+    if not all(_time(query, conditions)):
+        return None
+    return {"$and": conditions} if conditions else {}
+
+
+def _time(query: Query, conditions: list[Filter]) -> list[bool]:
+    """Add the conditions on time; a False among the answers means that nothing can match."""
+    date, nano = time_fields(query.signal)
+    possible = []
+    if (since := query.since_unix_nano) is not None:
+        possible.append(since <= _END_OF_TIME)
+        since = _clamped(since)
+        early = moment(max(since - _MILLISECOND * 2, 0))
+        conditions.append({date: {"$gte": early}, nano: {"$gte": nanoseconds(since)}})
+    if (until := query.until_unix_nano) is not None:
+        possible.append(until > 0)
+        if 0 < until <= _END_OF_TIME:
+            late = moment(min(until + _MILLISECOND * 2, _END_OF_TIME))
+            conditions.append({date: {"$lte": late}, nano: {"$lt": nanoseconds(until)}})
+    if query.after is not None:
+        when, _id = query.after
+        possible.append(when <= _END_OF_TIME or query.newest_first)
+        at = nanoseconds(_clamped(when))
+        beyond = "$lt" if query.newest_first else "$gt"
+        edge = (
+            {"$lte": moment(min(_clamped(when) + _MILLISECOND * 2, _END_OF_TIME))}
+            if query.newest_first
+            else {"$gte": moment(max(_clamped(when) - _MILLISECOND * 2, 0))}
+        )
+        conditions.append(
+            {
+                date: edge,
+                "$or": [{nano: {beyond: at}}, {nano: {"$eq": at}, "_id": {beyond: ObjectId(_id)}}],
+            }
+        )
+    return possible
+
+
+def _clamped(unix_nano: int) -> int:
+    return max(0, min(unix_nano, _END_OF_TIME))
+
+
+def _where(key: str, value: str) -> Filter:
+    """An attribute, a resource attribute, or a path: each place, with each type of the value."""
+    wanted = _typed(value)
+    fields: list[str] = []
+    unusual: list[Filter] = []
+    for section, name in places(key):
+        if section in ("attributes", "resource"):
+            parts = path(name)
+            if parts is None:  # only documents that keep the exact value beside can have it
+                unusual.append({f"{section}_raw": {"$exists": True}})
+            else:
+                fields += (".".join((section, *parts)), ".".join((section, *parts, "_")))
+        elif section != "context" or _CONTEXT_KEY.fullmatch(name):
+            fields.append(name if section is None else f"{section}.{name}")
+    return {"$or": [*({field: {"$eq": each}} for field in fields for each in wanted), *unusual]}
+
+
+def _typed(value: str) -> list[Any]:
+    """What an attribute may be whose text is `value`."""
+    wanted: list[Any] = [value]
+    if value in ("true", "false"):
+        wanted.append(value == "true")
+    elif len(value) <= 32:
+        number: int | float | Decimal128
+        try:
+            number = integer(int(value))
+        except ValueError:
+            try:
+                number = float(value)
+            except ValueError:
+                return wanted
+        wanted.append(number)
+    return wanted

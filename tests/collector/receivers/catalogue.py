@@ -1,6 +1,0 @@
-"""All cases of the bad-input catalogue; the modules that are imported here fill it."""
-
-from tests.collector.receivers import bad_access as bad_access
-from tests.collector.receivers import bad_content as bad_content
-from tests.collector.receivers import bad_structure as bad_structure
-from tests.collector.receivers.bad_inputs import CASES as CASES
