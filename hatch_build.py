@@ -3,7 +3,7 @@ Build step: compile the two native cores when there is a C compiler.
 
 One file each, Python's stable ABI, no build system beyond `cc`: the wheel then serves every CPython from
 3.11. Without a compiler the package is complete and slower (collector/documents/schema.py and
-telemetry/_loops.py do the same in Python), so a failure here is told and is no error. `OTELIER_PURE_PYTHON=1` skips it.
+telemetry/_native.py do the same in Python), so a failure here is told and is no error. `OTELIER_PURE_PYTHON=1` skips it.
 """
 
 import os

@@ -8,7 +8,8 @@ Put `opentelemetry-instrument` before the command, or call `telemetry.configure(
         logger.info("order loaded", order_id="o-1")
 """
 
-from telemetry._context import (
+from telemetry._config.configure import configure, flush, report, shutdown
+from telemetry._context.scope import (
     bind_context,
     clear_context,
     current_context,
@@ -17,11 +18,10 @@ from telemetry._context import (
     set_request_context,
 )
 from telemetry._events import audit, track
-from telemetry._logging import BoundLogger, get_logger
-from telemetry._redaction import Redaction
-from telemetry._setup import configure, flush, report, shutdown
-from telemetry._spans import LogContext, span
-from telemetry._structlog import structlog_processor
+from telemetry._logs.logger import BoundLogger, get_logger
+from telemetry._logs.structlog import structlog_processor
+from telemetry._redaction.policy import Redaction
+from telemetry._traces.span import LogContext, span
 from telemetry._version import __version__
 from telemetry.errors import ConfigError, MissingDependency, TelemetryError
 

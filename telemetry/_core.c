@@ -32,7 +32,7 @@
  *
  * Why C: measured beside the same loops in Python (`make bench ARGS=hotpath`), they are most of the
  * background thread's time, and that thread takes the GIL from the application. Without a compiler
- * telemetry/_loops.py and _wire.py do the same; test_loops, test_wire and test_pending in
+ * telemetry/_native.py and _export/otlp_encoder.py do the same; test_loops, test_wire and test_pending in
  * tests/telemetry hold the two together.
  */
 #define Py_LIMITED_API 0x030B0000

@@ -1,5 +1,5 @@
 /*
- * The attributes of a running span, and its end; what _guarded_span.py does in Python, part of _core.c.
+ * The attributes of a running span, and its end; what _traces/guarded_span.py does in Python, part of _core.c.
  *
  * methods_of(end, set_attribute, set_attributes): these methods for the type of our spans, each given the
  * one in Python that it leaves to what is rare.

@@ -1,5 +1,5 @@
 /*
- * A log record on its way to the courier; what Lines.send of _lines.py does in Python, part of _core.c.
+ * A log record on its way to the courier; what Lines.send of _fast/logs.py does in Python, part of _core.c.
  *
  * Send(slow, courier): `send` is put in the place of slow(out, time_ns, level, text, body, attributes,
  * event), which is asked for a record of a request that may not let it pass, and for every other doubt.

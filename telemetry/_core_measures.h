@@ -1,5 +1,5 @@
 /*
- * Measurements whose attributes repeat; what _meters.py does in Python, part of _core.c.
+ * Measurements whose attributes repeat; what _fast/metrics.py does in Python, part of _core.c.
  *
  * Measure(instrument, slow, least, consumer, remember, current, begun, filter, span_key): `take` is put in
  * the place of the instrument's method. slow(amount, attributes, context) is the SDK's method;

@@ -1,5 +1,5 @@
 /*
- * The ids in force, and random bits for new ones; what _context.py and _random.py do in Python, part of
+ * The ids in force, and random bits for new ones; what _context/scope.py and _context/ids.py do in Python, part of
  * _core.c.
  *
  * know_scope(parts): what this leans on, in the order of the list below; once.

@@ -1,5 +1,5 @@
 /*
- * The start of a span that is like all others; what _tracers.py does in Python, part of _core.c.
+ * The start of a span that is like all others; what _fast/traces.py does in Python, part of _core.c.
  *
  * Start(tracer, slow): `span` is put in the place of the tracer's start_span. slow is the tracer's own
  * method, which is asked for every span that is not like all others.

@@ -29,18 +29,15 @@ from typing import Any, Final
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 from opentelemetry._logs import get_logger as get_otel_logger
 
-from telemetry import (
-    _context,
-    _delivery_health,
-    _diagnostics,
-    _logging,
-    _random,
-    _setup,
-    _values,
-)
-from telemetry._loops import process_id
-from telemetry._reasons import CONVERSION_ERROR
-from telemetry._spans import _TOLD
+from telemetry import _diagnostics, _values
+from telemetry._config import configure
+from telemetry._context import ids
+from telemetry._context import scope as context
+from telemetry._export import health
+from telemetry._export.drop_reasons import CONVERSION_ERROR
+from telemetry._logs import logger as _logging
+from telemetry._native import process_id
+from telemetry._traces.span import _TOLD
 from telemetry._values import Value
 from telemetry.attributes import (
     AUDIT_ACTOR,
@@ -144,7 +141,7 @@ def account(action: str, found: dict[str, Any], *, scope: str) -> None:
         if lines is None or not lines.open():
             emit(action, found, scope=scope, uid=uid)
             return
-        _delivery_health.observe()
+        health.observe()
         found[LOG_UID] = uid
         logger = lines.logger(scope)
         lines.send(logger, time.time_ns(), logging.INFO, "INFO", action, found, action)
@@ -156,7 +153,7 @@ def attributes(fields: Mapping[str, object]) -> dict[str, Value]:
     for key, value in itertools.islice(fields.items(), FIELDS):
         if value is None:
             continue
-        name = _context.ATTRIBUTE.get(key)
+        name = context.ATTRIBUTE.get(key)
         if name is not None or key in CONTEXT:
             found[name or key] = _values.text(value, _values.ID_TEXT)
         else:
@@ -186,13 +183,13 @@ def emit(
         error: an exception to record in full.
         uid: what makes it the same record when it comes twice; random by default.
     """
-    _delivery_health.observe()
+    health.observe()
     if error is not None:
         kind, message, stack = _values.exception(error)
         found[EXCEPTION_TYPE] = kind
         found[EXCEPTION_MESSAGE] = message
         found[EXCEPTION_STACKTRACE] = stack
-    found[LOG_UID] = uid or f"{_random.bits(128):032x}"
+    found[LOG_UID] = uid or f"{ids.bits(128):032x}"
     text = _SEVERITY[severity] if severity is not SeverityNumber.INFO else "INFO"
     body = name if body is None else body
     lines = _logging.short_way
@@ -237,7 +234,7 @@ def tell_once(
 def lost(site: str, error: Exception) -> None:
     """Count a record that could not be made, and say so."""
     _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")
-    pipeline = _setup.pipeline()
+    pipeline = configure.pipeline()
     if pipeline is not None and "logs" in pipeline.couriers:
         pipeline.couriers["logs"].lose(CONVERSION_ERROR)
 

@@ -27,7 +27,7 @@ from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from typing import Any, Final, TypeGuard, TypeVar
 
-from telemetry._loops import core, fast_weigh
+from telemetry._native import core, fast_weigh
 
 T = TypeVar("T")
 Value = str | bool | int | float | bytes | None | Sequence["Value"] | Mapping[str, "Value"]

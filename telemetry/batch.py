@@ -16,11 +16,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from telemetry._batch_plan import Plan
-from telemetry._batch_run import CANCEL, HALT, Run
-from telemetry._batch_source import DUPLICATES
-from telemetry._batch_telemetry import SPANS
-from telemetry._batch_types import (
+from telemetry._batch.journal import FSYNC, digest
+from telemetry._batch.plan import Plan
+from telemetry._batch.progress import DISPLAYS
+from telemetry._batch.run import CANCEL, HALT, Run
+from telemetry._batch.source import DUPLICATES
+from telemetry._batch.telemetry import SPANS
+from telemetry._batch.types import (
     BatchError,
     Cost,
     DuplicateKey,
@@ -39,8 +41,6 @@ from telemetry._batch_types import (
     is_transient,
     positive,
 )
-from telemetry._journal import FSYNC, digest
-from telemetry._progress import DISPLAYS
 
 __all__ = [
     "BackgroundProcessor",

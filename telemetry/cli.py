@@ -10,7 +10,9 @@ import sys
 
 import click
 
-from telemetry import __version__, _doctor, _progress_cli
+from telemetry import __version__
+from telemetry._cli import doctor as _doctor
+from telemetry._cli import progress
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,4 +40,4 @@ def doctor(*, command: tuple[str, ...], as_json: bool, everything: bool) -> None
     sys.exit(1 if findings["problems"] else 0)
 
 
-main.add_command(_progress_cli.progress)
+main.add_command(progress.progress)

@@ -26,16 +26,13 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from opentelemetry import trace
 
-from telemetry import _context, _events, _llm_totals, _logging, _spans, _values
+from telemetry import _events, _values
 from telemetry import attributes as names
-from telemetry._llm_call import (
-    Call,
-    ChainState,
-    call_of,
-    capture_asked,
-    chain_of,
-    fault,
-)
+from telemetry._context import scope
+from telemetry._llm import totals as llm_totals
+from telemetry._llm.call import Call, ChainState, call_of, capture_asked, chain_of, fault
+from telemetry._logs import logger
+from telemetry._traces import span
 
 __all__ = ["Call", "call", "chain", "current", "run", "totals"]
 
@@ -80,7 +77,7 @@ class _Scope(Generic[T]):
         self._leave(error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return _context.decorated(function, self._again)
+        return scope.decorated(function, self._again)
 
 
 class call(_Scope[Call]):  # noqa: N801 - used like a function
@@ -123,7 +120,7 @@ class call(_Scope[Call]):  # noqa: N801 - used like a function
         }
         self._fields = fields
         module = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - as logging does
-        self._logger = _logging.BoundLogger(logging.getLogger(module))
+        self._logger = logger.BoundLogger(logging.getLogger(module))
         self._running: list[Call] = []
 
     def _again(self) -> "call":
@@ -177,7 +174,7 @@ class chain(_Scope["chain"]):  # noqa: N801 - used like a function
     def __init__(self, name: str = "chain") -> None:
         self._name = _values.text(name, 128)
         self._state = ChainState()
-        self._span = _spans.span(f"chain {self._name}")
+        self._span = span.span(f"chain {self._name}")
         self._current: trace.Span = trace.INVALID_SPAN
         self._token: Token[ChainState | None] | None = None
 
@@ -235,8 +232,8 @@ class run(_Scope["run"]):  # noqa: N801 - used like a function
 
     def __init__(self, run_id: str | None = None) -> None:
         self._given = "" if run_id is None else _values.text(run_id, _values.ID_TEXT)
-        self._table = _llm_totals.Table()
-        self._token: Token[tuple[_llm_totals.Table, ...]] | None = None
+        self._table = llm_totals.Table()
+        self._token: Token[tuple[llm_totals.Table, ...]] | None = None
         self.id = ""
         """The id of the run."""
 
@@ -248,10 +245,10 @@ class run(_Scope["run"]):  # noqa: N801 - used like a function
         return run(self._given)
 
     def _enter(self) -> Self:
-        known = self._given or _context.effective().get(names.BATCH_RUN_ID) or uuid.uuid4().hex
+        known = self._given or scope.effective().get(names.BATCH_RUN_ID) or uuid.uuid4().hex
         self.id = _values.text(known, _values.ID_TEXT)
-        self._table = _llm_totals.Table()
-        self._token = _llm_totals.runs.set((*_llm_totals.runs.get(), self._table))
+        self._table = llm_totals.Table()
+        self._token = llm_totals.runs.set((*llm_totals.runs.get(), self._table))
         return self
 
     def _leave(self, error: BaseException | None) -> None:
@@ -260,13 +257,13 @@ class run(_Scope["run"]):  # noqa: N801 - used like a function
             calls = sum(row["calls"] for row in rows)
             found: dict[str, Any] = {names.LLM_RUN_ID: self.id, names.LLM_RUN_TOTALS: rows}
             if isinstance(error, Exception):
-                found[names.ERROR_TYPE] = _spans.error_type(error)
+                found[names.ERROR_TYPE] = span.error_type(error)
             text = f"llm run finished: {calls} calls"
             _events.emit(names.LLM_RUN_FINISHED, found, scope="telemetry.llm", body=text)
             if self._token is not None:
-                _llm_totals.runs.reset(self._token)
+                llm_totals.runs.reset(self._token)
         except ValueError:
-            _llm_totals.runs.set(())  # ended in another context than it began in
+            llm_totals.runs.set(())  # ended in another context than it began in
         except Exception as failure:
             fault("llm.run", failure)
 
@@ -283,7 +280,7 @@ def current() -> Call:
         capture=False,
         priced=False,
         fields={},
-        logger=_logging.BoundLogger(logging.getLogger("telemetry.llm")),
+        logger=logger.BoundLogger(logging.getLogger("telemetry.llm")),
     )
 
 
@@ -295,5 +292,5 @@ def totals() -> list[dict[str, Any]]:
         One row for each tenant, provider and model: calls, failures, fallbacks, input_tokens,
         output_tokens, cached_tokens, reasoning_tokens, seconds, and cost by currency.
     """
-    running = _llm_totals.runs.get()
-    return (running[-1] if running else _llm_totals.process()).told()
+    running = llm_totals.runs.get()
+    return (running[-1] if running else llm_totals.process()).told()

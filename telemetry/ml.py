@@ -12,10 +12,10 @@ The public names only; docs/ml.md explains them with examples that run. The code
 behind), `_psi` (drift from bucket counts), `_subjects` (hashed ids), `_ml_metrics` (instruments).
 """
 
-from telemetry._ensemble import Ensemble, Evaluation, current_evaluation
-from telemetry._inference import Inference, current_inference, inference
-from telemetry._psi import Drift, psi
-from telemetry._subjects import pseudonym, shorten
+from telemetry._ml.drift import Drift, psi
+from telemetry._ml.ensemble import Ensemble, Evaluation, current_evaluation
+from telemetry._ml.inference import Inference, current_inference, inference
+from telemetry._redaction.pseudonyms import pseudonym, shorten
 
 __all__ = [
     "Drift",

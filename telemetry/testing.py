@@ -29,8 +29,11 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 
-from telemetry import _attach, _context, _redaction_rules, _setup
-from telemetry._redaction import Redaction
+from telemetry._config import configure
+from telemetry._context import scope as _context
+from telemetry._logs import root as attach
+from telemetry._redaction import validate
+from telemetry._redaction.policy import Redaction
 from telemetry.errors import ConfigError
 
 VARYING = (
@@ -181,12 +184,12 @@ def capture(
         ConfigError: another package has set the process's providers, a capture is running, or
             `redaction` cannot be used.
     """
-    if redaction is not None and (problems := _redaction_rules.problems(redaction)):
+    if redaction is not None and (problems := validate.problems(redaction)):
         raise ConfigError(problems)
     if not _one_at_a_time.acquire(blocking=False):
         raise ConfigError(["a capture is running in this process; end it before the next begins"])
     try:
-        pipeline = _setup.install_for_capture()
+        pipeline = configure.install_for_capture()
         if pipeline.foreign:
             given = ", ".join(pipeline.foreign)
             text = f"providers for {given} were set by another package; capture before it does"
@@ -203,7 +206,7 @@ def capture(
         handler = pipeline.otel_handler
         attached = handler in root.handlers
         if not attached:
-            _attach.attach([handler], level=None, fallback_level="WARNING")
+            attach.attach([handler], level=None, fallback_level="WARNING")
         root.setLevel(level)
         tried = contextlib.nullcontext() if redaction is None else pipeline.gate.trying(redaction)
         try:
@@ -214,7 +217,7 @@ def capture(
                     captured.end()
         finally:
             if not attached:
-                _attach.detach()
+                attach.detach()
             root.setLevel(level_before)
             pipeline.span_delivery.redirect = None
             pipeline.log_delivery.redirect = None

@@ -19,9 +19,10 @@ own exception goes through untouched. A forked child counts from zero under an i
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from telemetry import _context, _worker_headers
-from telemetry._worker_core import Core, fault
-from telemetry._worker_order import Order
+from telemetry._context import scope
+from telemetry._workers import propagation
+from telemetry._workers.order import Order
+from telemetry._workers.worker import Core, fault
 
 __all__ = ["Order", "Worker"]
 
@@ -100,7 +101,7 @@ class Worker:
         """
         ids = {"order_id": order_id, "user_id": user_id, "correlation_id": correlation_id}
         if fields:
-            for key in fields.keys() & _context.ATTRIBUTE.keys():
+            for key in fields.keys() & scope.ATTRIBUTE.keys():
                 ids[key] = fields.pop(key)
         return Order(
             self._core,
@@ -118,7 +119,7 @@ class Worker:
         Args:
             headers: what the message has already; ours win, so that a re-sent message is new.
         """
-        return _worker_headers.inject(headers)
+        return propagation.inject(headers)
 
     def retry(self, reason: object, *, error: BaseException | None = None) -> None:
         """Count a repeated attempt outside of any order, such as a lost connection to the queue."""

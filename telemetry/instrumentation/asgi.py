@@ -14,10 +14,11 @@ also when every step has failed. What the application raises goes on, the same o
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from telemetry import _diagnostics, _setup, _values
-from telemetry.instrumentation import _asgi_errors
-from telemetry.instrumentation._asgi_exchange import STATE, Exchange, Message, Scope
-from telemetry.instrumentation._asgi_options import Options, take
+from telemetry import _diagnostics, _values
+from telemetry._config import configure
+from telemetry.instrumentation._asgi import error_responses
+from telemetry.instrumentation._asgi.exchange import STATE, Exchange, Message, Scope
+from telemetry.instrumentation._asgi.options import Options, take
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -52,7 +53,7 @@ class CorrelationIdMiddleware:
             return
         if not self._covered:
             self._covered = True
-            _asgi_errors.cover(scope.get("app"))
+            error_responses.cover(scope.get("app"))
         await serve(self.app, self._options, scope, receive, send)
 
 
@@ -91,7 +92,7 @@ async def serve(app: ASGIApp, options: Options, scope: Scope, receive: Receive, 
         except Exception as failure:
             _fault(failure)
         if isinstance(error, Exception):
-            await _asgi_errors.answer(exchange, send)
+            await error_responses.answer(exchange, send)
         raise
     finally:
         try:
@@ -110,9 +111,9 @@ def flushing(send: Send) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-            pipeline = _setup.pipeline()
+            pipeline = configure.pipeline()
             if pipeline is not None:
-                _setup.flush(pipeline.settings.exit_timeout)
+                configure.flush(pipeline.settings.exit_timeout)
         await send(message)
 
     return sending

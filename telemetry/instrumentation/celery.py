@@ -23,38 +23,39 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from telemetry import _settings, _setup
+from telemetry._config import configure
+from telemetry._config import settings as _settings
 from telemetry.attributes import SERVICE_NAME
-from telemetry.instrumentation import (
-    _celery_imports,
-    _celery_logs,
-    _celery_options,
-    _celery_parent,
-    _celery_publish,
-    _celery_rival,
-    _celery_run,
-    _celery_worker,
+from telemetry.instrumentation._celery import (
+    attempt,
+    contrib,
+    import_hooks,
+    lifecycle,
+    logs,
+    main_process,
+    options,
+    publish,
 )
 
 __all__ = ["instrument", "uninstrument"]
 
 _RECEIVERS: Final[tuple[tuple[str, Callable[..., None]], ...]] = (
-    ("before_task_publish", _celery_publish.before),
-    ("after_task_publish", _celery_publish.after),
-    ("task_prerun", _celery_run.begin),
-    ("task_postrun", _celery_run.end),
-    ("task_received", _celery_parent.received),
-    ("task_retry", _celery_parent.retried),
-    ("task_failure", _celery_parent.failed),
-    ("task_revoked", _celery_parent.revoked),
-    ("task_unknown", _celery_parent.unknown),
-    ("task_rejected", _celery_parent.rejected),
-    ("celeryd_after_setup", _celery_logs.after_set_up),
-    ("worker_init", _celery_worker.worker_init),
-    ("worker_ready", _celery_worker.worker_ready),
-    ("worker_process_init", _celery_worker.process_init),
-    ("worker_process_shutdown", _celery_worker.process_shutdown),
-    ("worker_shutdown", _celery_worker.process_shutdown),
+    ("before_task_publish", publish.before),
+    ("after_task_publish", publish.after),
+    ("task_prerun", attempt.begin),
+    ("task_postrun", attempt.end),
+    ("task_received", main_process.received),
+    ("task_retry", main_process.retried),
+    ("task_failure", main_process.failed),
+    ("task_revoked", main_process.revoked),
+    ("task_unknown", main_process.unknown),
+    ("task_rejected", main_process.rejected),
+    ("celeryd_after_setup", logs.after_set_up),
+    ("worker_init", lifecycle.worker_init),
+    ("worker_ready", lifecycle.worker_ready),
+    ("worker_process_init", lifecycle.process_init),
+    ("worker_process_shutdown", lifecycle.process_shutdown),
+    ("worker_shutdown", lifecycle.process_shutdown),
 )
 
 
@@ -89,41 +90,41 @@ def instrument(
     Raises:
         ConfigError: a mode or an id does not exist, or a setting cannot be used.
     """
-    _celery_options.use(mode=mode, kwargs_map=kwargs_map, resources=resources)
-    if _setup.pipeline() is None:
+    options.use(mode=mode, kwargs_map=kwargs_map, resources=resources)
+    if configure.pipeline() is None:
         name = getattr(app, "main", None)
         settings = _settings.read()[0]
         said = settings.given("service_name") or SERVICE_NAME in (
             settings.resource_attributes or {}
         )
         usable = isinstance(name, str) and name not in ("", "__main__")
-        _setup.configure(service_name=name if usable and not said else None)
+        configure.configure(service_name=name if usable and not said else None)
     connect()
 
 
 def connect() -> None:
     """Connect to Celery now, or when it is imported; not where telemetry is disabled."""
-    if _setup.pipeline() is None:
+    if configure.pipeline() is None:
         return
-    _celery_imports.forget()
+    import_hooks.forget()
     for module, act in _HOOKS:
-        _celery_imports.when_imported(module, act)
+        import_hooks.when_imported(module, act)
 
 
 def instrument_from_environment() -> None:
     """What the distro calls: options from TELEMETRY_CELERY_MODE and TELEMETRY_CELERY_RESOURCES."""
-    if _setup.pipeline() is not None:
-        _celery_options.use_environment()
+    if configure.pipeline() is not None:
+        options.use_environment()
         connect()
 
 
 def uninstrument() -> None:
     """Stop observing; what runs now ends unobserved."""
-    _celery_imports.forget()
+    import_hooks.forget()
     for module, undo in _UNDO:
         if module in sys.modules:
             undo(sys.modules[module])
-    _celery_logs.detach()
+    logs.detach()
 
 
 def _connect(signals: Any) -> None:
@@ -137,28 +138,28 @@ def _disconnect(signals: Any) -> None:
 
 
 def _wrap_request(module: Any) -> None:
-    _celery_publish.wrap(module.Request, "on_failure", _celery_parent.wrap_request)
+    publish.wrap(module.Request, "on_failure", main_process.wrap_request)
 
 
 def _wrap_strategy(module: Any) -> None:
-    _celery_publish.wrap(module, "create_request_cls", _celery_parent.wrap_requests)
+    publish.wrap(module, "create_request_cls", main_process.wrap_requests)
 
 
 _HOOKS: Final[tuple[tuple[str, Callable[[Any], None]], ...]] = (
     ("celery.signals", _connect),
-    ("celery.app.base", _celery_publish.wrap_app),
-    ("celery.app.log", _celery_logs.wrap_set_up),
-    ("celery.beat", _celery_publish.wrap_beat),
+    ("celery.app.base", publish.wrap_app),
+    ("celery.app.log", logs.wrap_set_up),
+    ("celery.beat", publish.wrap_beat),
     ("celery.worker.request", _wrap_request),
     ("celery.worker.strategy", _wrap_strategy),
-    (_celery_rival.MODULE, _celery_rival.stand_down),
+    (contrib.MODULE, contrib.stand_down),
 )
 _UNDO: Final[tuple[tuple[str, Callable[[Any], None]], ...]] = (
     ("celery.signals", _disconnect),
-    ("celery.app.base", lambda module: _celery_publish.unwrap(module.Celery, "send_task")),
-    ("celery.app.log", _celery_logs.unwrap_set_up),
-    ("celery.beat", lambda module: _celery_publish.unwrap(module.Scheduler, "apply_async")),
-    ("celery.worker.request", lambda module: _celery_publish.unwrap(module.Request, "on_failure")),
-    ("celery.worker.strategy", lambda module: _celery_publish.unwrap(module, "create_request_cls")),
-    (_celery_rival.MODULE, _celery_rival.let_go),
+    ("celery.app.base", lambda module: publish.unwrap(module.Celery, "send_task")),
+    ("celery.app.log", logs.unwrap_set_up),
+    ("celery.beat", lambda module: publish.unwrap(module.Scheduler, "apply_async")),
+    ("celery.worker.request", lambda module: publish.unwrap(module.Request, "on_failure")),
+    ("celery.worker.strategy", lambda module: publish.unwrap(module, "create_request_cls")),
+    (contrib.MODULE, contrib.let_go),
 )

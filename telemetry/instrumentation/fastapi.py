@@ -26,9 +26,10 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from telemetry import _diagnostics, _requests, _values
-from telemetry.instrumentation._asgi_exchange import STATE, Scope
-from telemetry.instrumentation._asgi_options import Options, read, take
+from telemetry import _diagnostics, _values
+from telemetry._context import request
+from telemetry.instrumentation._asgi.exchange import STATE, Scope
+from telemetry.instrumentation._asgi.options import Options, read, take
 from telemetry.instrumentation.asgi import CorrelationIdMiddleware, Receive, Send, flushing, serve
 
 FASTAPI: Final = "FastAPI's own telemetry"
@@ -180,7 +181,7 @@ def _traced_outside(scope: Scope) -> bool:
     span: Any = trace.get_current_span()
     if not span.is_recording() or getattr(span, "kind", None) is not trace.SpanKind.SERVER:
         return False
-    if _requests.current.get() is not None:
+    if request.current.get() is not None:
         return False  # a request that calls another application in the same process
     attributes = span.attributes or {}
     path = scope["path"]

@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from telemetry import Redaction
-from telemetry._redaction import Policy, Redactor
-from telemetry._redaction_records import Records
+from telemetry._export.record_redactor import Records
+from telemetry._redaction.policy import Policy, Redactor
 from tests.benchmarks.measure import best_of, result
 
 RECORDS = 500

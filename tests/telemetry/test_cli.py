@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry import _settings, _spool
+from telemetry._config import settings
+from telemetry._spool import file as _spool
 
 PROGRAM = str(Path(sys.executable).parent / "telemetry")
 
@@ -51,9 +52,9 @@ def test_doctor_says_that_all_is_well(receiver):
             "reachable": True,
             "answer": "takes OTLP",
         }
-        for signal in _settings.SIGNALS
+        for signal in settings.SIGNALS
     }
-    assert [row["name"] for row in findings["settings"]] == list(_settings.TABLE)
+    assert [row["name"] for row in findings["settings"]] == list(settings.TABLE)
 
 
 def test_doctor_names_sources_and_masks_secrets(receiver):
@@ -111,12 +112,12 @@ def test_doctor_looks_at_a_real_process(receiver):
     )
     (process,) = json.loads(done.stdout)["processes"]
     assert process["handlers"] == {
-        "root": ["telemetry._logging.OtelHandler (ours)", "telemetry._attach.Console (ours)"]
+        "root": ["telemetry._logs.logger.OtelHandler (ours)", "telemetry._logs.root.Console (ours)"]
     }
     assert process["providers"] == {
-        "traces": "telemetry._tracers.Tracers",
-        "metrics": "telemetry._meters.Meters",
-        "logs": "telemetry._lines.Loggers",
+        "traces": "telemetry._fast.traces.Tracers",
+        "metrics": "telemetry._fast.metrics.Meters",
+        "logs": "telemetry._fast.logs.Loggers",
     }
     assert (process["joined"], process["threads"]) == ([], ["otelier-logs"])
     assert process["report"]["logs"] == {

@@ -85,14 +85,14 @@ def test_configure_takes_hostile_arguments_as_wrong_ones(run):
     import sys
     sys.path.insert(0, {str(HOSTILE.parent)!r})
     import hostile, inspect, telemetry
-    from telemetry import _settings
+    from telemetry._config import settings
     wrong = []
     for name in inspect.signature(telemetry.configure).parameters:
         if name == "redaction":
             continue  # an object of its own, with its own test
         for label, make in hostile.OBJECTS.items():
             try:
-                _settings.load({{name: make()}}, {{}})
+                settings.load({{name: make()}}, {{}})
             except telemetry.ConfigError:
                 pass
             except Exception as error:

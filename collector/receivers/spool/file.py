@@ -1,7 +1,7 @@
 """
 One spool file: OTLP requests that a program left on disk because it could not send them.
 
-The format is the one that the library `telemetry` writes (`telemetry/_spool.py` describes it; a test
+The format is the one that the library `telemetry` writes (`telemetry/_spool/file.py` describes it; a test
 holds both against each other). In short: the magic, then frames of 32 bytes and a payload, each with
 a CRC-32: META about the writer, REQUEST with an OTLP request, SEAL with the ids of requests that were
 sent as one, DONE with ids that need no delivery. Who holds the file's lock owns it; the writer does

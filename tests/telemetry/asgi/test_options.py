@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.instrumentation import _asgi_options
+from telemetry.instrumentation._asgi import options as asgi_options
 from telemetry.instrumentation.asgi import CorrelationIdMiddleware
 
 DOCS = Path(__file__).parents[3] / "docs" / "asgi.md"
 
 
 def matches(rules, method, path):
-    return _asgi_options.rule_for(rules, method, (path,)) is not None
+    return asgi_options.rule_for(rules, method, (path,)) is not None
 
 
 def test_argument_wins_over_variable_wins_over_default():
@@ -25,7 +25,7 @@ def test_argument_wins_over_variable_wins_over_default():
         "TELEMETRY_HTTP_TRACE_HEADER": " Both ",
         "TELEMETRY_HTTP_TRUST_BAGGAGE": "",
     }
-    options, problems = _asgi_options.read({"slow": 4, "sample": None}, environ)
+    options, problems = asgi_options.read({"slow": 4, "sample": None}, environ)
     assert problems == []
     assert (options.slow, options.access_log, options.trace_header) == (4, False, "both")
     assert (options.trust_baggage, options.operation_spans) == (False, False)
@@ -47,7 +47,7 @@ def test_argument_wins_over_variable_wins_over_default():
 )
 def test_patterns_are_those_of_routing_tables(pattern, yes, no):
     """A placeholder is one segment; a star is the rest."""
-    options, problems = _asgi_options.read({"exclude": [pattern]}, {})
+    options, problems = asgi_options.read({"exclude": [pattern]}, {})
     assert problems == []
     assert [path for path in yes if not matches(options.exclude, "GET", path)] == []
     assert [path for path in no if matches(options.exclude, "GET", path)] == []
@@ -69,8 +69,8 @@ def test_patterns_are_those_of_routing_tables(pattern, yes, no):
 )
 def test_a_bad_value_is_said_and_its_default_used(capsys, name, value):
     """G01: the application still starts; stderr names option, value and fix."""
-    default = getattr(_asgi_options.Options(), name)
-    options = _asgi_options.take({name: value})
+    default = getattr(asgi_options.Options(), name)
+    options = asgi_options.take({name: value})
     assert getattr(options, name) == default
     error = capsys.readouterr().err
     assert error.startswith(f"otelier: {name}={value!r} cannot be used; give ")
@@ -87,5 +87,5 @@ def test_each_option_is_documented():
     """docs/asgi.md has a row with name, variable and default for each option."""
     text = DOCS.read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| `(TELEMETRY_\w+)` \|", text, re.MULTILINE))
-    assert rows == {name: table["env"] for name, table in _asgi_options.TABLE.items()}
-    assert [name for name, table in _asgi_options.TABLE.items() if table["doc"] not in text] == []
+    assert rows == {name: table["env"] for name, table in asgi_options.TABLE.items()}
+    assert [name for name, table in asgi_options.TABLE.items() if table["doc"] not in text] == []

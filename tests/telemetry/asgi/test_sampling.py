@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 
 import telemetry
-from telemetry import _requests
+from telemetry._context import request
 from telemetry.instrumentation.asgi import CorrelationIdMiddleware
 from tests.telemetry.asgi.driving import ask, get
 
@@ -27,7 +27,7 @@ def application():
         if how == "log":
             logger.error("bad")
         if how == "many":
-            for number in range(_requests.LIMIT):
+            for number in range(request.LIMIT):
                 logger.info("line %d", number)
         if how == "status":
             return PlainTextResponse("no", 503)
@@ -137,7 +137,7 @@ def test_what_waits_is_bounded(captured, make):
     """A request of a sampled route that emits more than the limit is kept: memory stays bounded."""
     get(make(sample={"GET /poll": 0}), "/poll?how=many")
     names, messages = emitted(captured)
-    assert (names, len(messages)) == (["GET /poll", "step"], _requests.LIMIT + 2)
+    assert (names, len(messages)) == (["GET /poll", "step"], request.LIMIT + 2)
 
 
 def test_the_trace_id_decides_so_services_agree(captured):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from telemetry import _batch_logs
+from telemetry._batch import output_files
 from telemetry.batch import BackgroundProcessor, Logs
 
 TODAY = datetime.datetime.now().astimezone().strftime("%Y-%m-%d")
@@ -118,7 +118,7 @@ def test_files_of_past_days_are_compressed(tmp_path):
     today = old(tmp_path, "performance", 0)
     other = tmp_path / "debug" / "notes.log"
     other.write_text("mine")
-    _batch_logs.tidy(Logs(tmp_path))
+    output_files.tidy(Logs(tmp_path))
     assert gzip.decompress(past.with_name(past.name + ".gz").read_bytes()) == b"old\n"
     assert sorted(path.name for path in (tmp_path / "debug").iterdir()) == sorted(
         [other.name, today.name, past.name + ".gz"]
@@ -128,20 +128,20 @@ def test_files_of_past_days_are_compressed(tmp_path):
 def test_lines_that_came_late_are_kept(tmp_path):
     """L6: what another process still wrote after compression is added, not lost."""
     old(tmp_path, "performance", 2)
-    _batch_logs.tidy(Logs(tmp_path))
+    output_files.tidy(Logs(tmp_path))
     past = old(tmp_path, "performance", 2, "late\n")
-    _batch_logs.tidy(Logs(tmp_path))
+    output_files.tidy(Logs(tmp_path))
     assert gzip.decompress(past.with_name(past.name + ".gz").read_bytes()) == b"old\nlate\n"
 
 
 def test_old_files_are_deleted_on_request(tmp_path):
     """L6: `keep_days` deletes what is older, compressed or not; without it all is kept."""
     old(tmp_path, "performance", 40)
-    _batch_logs.tidy(Logs(tmp_path))
+    output_files.tidy(Logs(tmp_path))
     kept = old(tmp_path, "api-calls", 40)
-    _batch_logs.tidy(Logs(tmp_path, compress=False))
+    output_files.tidy(Logs(tmp_path, compress=False))
     assert len(list((tmp_path / "debug").iterdir())) == 2
-    _batch_logs.tidy(Logs(tmp_path, keep_days=30))
+    output_files.tidy(Logs(tmp_path, keep_days=30))
     assert list((tmp_path / "debug").iterdir()) == []
     assert not kept.exists()
 

@@ -59,7 +59,7 @@ def test_each_item_has_an_outcome():
     ] == [
         ("1", "success", 2, None, None),
         ("2", "failure", None, "ValueError", "two"),
-        ("3", "skip", None, "telemetry._batch_types.Skip", "three"),
+        ("3", "skip", None, "telemetry._batch.types.Skip", "three"),
         ("4", "success", 8, None, None),
     ]
     assert (report.result, report.exit_code, report.stopped_by) == ("success", 0, None)

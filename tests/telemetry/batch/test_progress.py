@@ -11,7 +11,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from telemetry import _progress, _progress_cli
+from telemetry._batch import progress as _progress
+from telemetry._cli import progress as progress_cli
 from telemetry.batch import BackgroundProcessor
 
 FIELDS = {
@@ -171,7 +172,7 @@ def told(tmp_path, **changes):
 
 
 def shown(*arguments):
-    result = CliRunner().invoke(_progress_cli.progress, [str(part) for part in arguments])
+    result = CliRunner().invoke(progress_cli.progress, [str(part) for part in arguments])
     return result.exit_code, result.output
 
 

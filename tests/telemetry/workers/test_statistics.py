@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from telemetry import _worker_numbers as numbers
+from telemetry._workers import counters as numbers
 from telemetry.testing import capture
 from telemetry.workers import Worker
 
@@ -119,9 +119,9 @@ def test_time_brings_a_record_without_any_order(captured):
         if len(reports(captured)) >= 3:
             arrived.set()
 
-    from telemetry import _setup
+    from telemetry._config import configure
 
-    _setup.pipeline().log_delivery.redirect = seen
+    configure.pipeline().log_delivery.redirect = seen
     process(worker, 1)
     assert arrived.wait(60)
     worker.close()

@@ -15,8 +15,8 @@ from collector.otlp import request_key
 from collector.receivers.spool.file import SpoolFile as Orphan  # the reader, against the writer
 from collector.receivers.spool.receiver import Spool
 from collector.stats import Stats
-from telemetry import _spool
-from telemetry._spool import SpoolFile
+from telemetry._spool import file as spool
+from telemetry._spool.file import SpoolFile
 from tests.durability import ids, until
 from tests.load import request
 
@@ -93,13 +93,13 @@ async def test_what_the_library_writes_is_delivered_byte_by_byte(tmp_path):
     numbers = [file.request("logs", 1, part) for part in parts]
     file.request("traces", 1, request("traces", ["span"]))
     file.request("metrics", 1, request("metrics", ["point"]))
-    file.name(_spool.SEAL, tuple(numbers[1:5]))
-    file.name(_spool.SEAL, tuple(numbers[1:3]))  # it was too large, and was halved
-    file.name(_spool.SEAL, tuple(numbers[3:5]))
-    file.name(_spool.DONE, tuple(numbers[1:3]))
-    file.name(_spool.DONE, (numbers[6],))
+    file.name(spool.SEAL, tuple(numbers[1:5]))
+    file.name(spool.SEAL, tuple(numbers[1:3]))  # it was too large, and was halved
+    file.name(spool.SEAL, tuple(numbers[3:5]))
+    file.name(spool.DONE, tuple(numbers[1:3]))
+    file.name(spool.DONE, (numbers[6],))
     file.close()
-    content, _ = _spool.peek(file.path)
+    content, _ = spool.peek(file.path)
     async with Setup(tmp_path) as setup:
         await until(lambda: names(tmp_path) == [])
     bodies = [unit.body for unit in content.units]
@@ -113,9 +113,9 @@ async def test_what_the_library_writes_is_delivered_byte_by_byte(tmp_path):
 
 FRAMES = st.lists(
     st.one_of(
-        st.tuples(st.just(_spool.REQUEST), st.integers(0, 4), st.binary(max_size=40)),
-        st.tuples(st.just(_spool.SEAL), st.lists(st.integers(1, 8), max_size=4), st.none()),
-        st.tuples(st.just(_spool.DONE), st.lists(st.integers(1, 8), max_size=4), st.none()),
+        st.tuples(st.just(spool.REQUEST), st.integers(0, 4), st.binary(max_size=40)),
+        st.tuples(st.just(spool.SEAL), st.lists(st.integers(1, 8), max_size=4), st.none()),
+        st.tuples(st.just(spool.DONE), st.lists(st.integers(1, 8), max_size=4), st.none()),
         st.tuples(st.just(9), st.just(0), st.binary(max_size=9)),
     ),
     max_size=12,
@@ -125,19 +125,19 @@ FRAMES = st.lists(
 @given(frames=FRAMES, cut=st.integers(0, 60), flip=st.one_of(st.none(), st.integers(0, 600)))
 def test_reader_and_writer_agree_on_any_file(tmp_path_factory, frames, cut, flip):
     """Contract: whatever frames a file has, cut and damaged anywhere, both find the same requests."""
-    data = _spool.MAGIC
+    data = spool.MAGIC
     for number, (kind, which, payload) in enumerate(frames, 1):
         if payload is None:
             named = b"".join(each.to_bytes(8, "little") for each in which)
-            data += _spool.frame(kind, 0, 2, number, named)
+            data += spool.frame(kind, 0, 2, number, named)
         else:
-            data += _spool.frame(kind, which, 2, number, payload)
+            data += spool.frame(kind, which, 2, number, payload)
     data = bytearray(data[: len(data) - cut] if cut < len(data) else data)
     if flip is not None and flip < len(data):
         data[flip] ^= 0x40
     path = tmp_path_factory.mktemp("contract") / "a.spool"
     path.write_bytes(data)
-    theirs = _spool.parse(bytes(data))
+    theirs = spool.parse(bytes(data))
     file = Orphan.take(path)
     try:
         ours = file.look()
@@ -147,7 +147,7 @@ def test_reader_and_writer_agree_on_any_file(tmp_path_factory, frames, cut, flip
         if not ours.foreign:
             assert (ours.damaged, file.size) == (theirs.bad, theirs.end)
             file.done(ours.units[:1])
-            assert len(_spool.parse(path.read_bytes()).units) == max(0, len(found) - 1)
+            assert len(spool.parse(path.read_bytes()).units) == max(0, len(found) - 1)
     finally:
         file.close()
 
@@ -172,7 +172,7 @@ async def test_nothing_is_deleted_before_it_is_acknowledged(tmp_path):
         setup.pipeline.fails = lambda names: Retryable("full", 0.0) if names[0] >= "10" else None
         await until(lambda: len(setup.pipeline.taken) == 10)
     (path,) = tmp_path.iterdir()
-    assert len(_spool.peek(path)[0].units) == 30
+    assert len(spool.peek(path)[0].units) == 30
     async with Setup(tmp_path) as again:
         await until(lambda: names(tmp_path) == [])
     assert sorted(setup.pipeline.taken + again.pipeline.taken) == [
@@ -204,7 +204,7 @@ async def test_bad_files_are_set_aside_with_the_reason(tmp_path):
     assert "larger than max_file_mib" in reasons[f"{large.path.name}.bad.txt"]
     assert sorted(setup.pipeline.taken) == ["after", "before", "fine", "good"]
     assert setup.count("otelier_spool_bad_files") == 4
-    left = _spool.parse((tmp_path / f"{refused.path.name}.bad").read_bytes()).units
+    left = spool.parse((tmp_path / f"{refused.path.name}.bad").read_bytes()).units
     assert [unit.ids for unit in left] == [(2,), (3,)]
 
 
@@ -235,7 +235,7 @@ async def test_a_signal_without_a_pipeline_waits(tmp_path):
     file.close()
     async with Setup(tmp_path, signals=[Signal.LOGS]) as setup:
         await until(lambda: setup.pipeline.taken == ["line"])
-    assert [unit.signal for unit in _spool.peek(file.path)[0].units] == ["traces"]
+    assert [unit.signal for unit in spool.peek(file.path)[0].units] == ["traces"]
     async with Setup(tmp_path) as setup:
         await until(lambda: names(tmp_path) == [])
     assert setup.pipeline.taken == ["traces"]

@@ -1,0 +1,571 @@
+"""
+The settings, in one table: the fields of `Settings`.
+
+Each field names its environment variables, its default, how it is read and what it means.
+`configure()`, the start under opentelemetry-instrument, `telemetry doctor`, the error messages and
+the docs test all read this table. Standard OTEL_* names come first; own names exist only where
+OpenTelemetry has none. Order: argument > variable > default; an empty variable counts as unset.
+
+Settings marked `per_signal` also have a variable per signal, as OpenTelemetry defines it
+(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT); `Settings.of` resolves it.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from telemetry import _diagnostics
+from telemetry._redaction.policy import LEVELS as LEVELS_OF_REDACTION
+from telemetry._redaction.policy import MODES as REDACTION_MODES
+from telemetry._redaction.policy import Redaction
+from telemetry.attributes import CONTEXT
+from telemetry.errors import ConfigError
+
+SIGNALS: Final = ("traces", "metrics", "logs")
+PROTOCOLS: Final = ("http/protobuf", "grpc")
+FORMATS: Final = ("text", "json", "logfmt", "none")
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+MOST: Final = 1000
+"""More names or pairs than a setting has; what has no end ends here."""
+_TRUE: Final = ("true", "1", "yes", "on")
+_FALSE: Final = ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    How a setting is read.
+
+    Args:
+        read: the given value (from a variable always text) -> the value; raises if it is no good.
+        words: the fix: what a good value looks like.
+    """
+
+    read: Callable[[Any], Any]
+    words: str
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value.strip()
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = _text(value).lower()
+    if word not in _TRUE + _FALSE:
+        raise ValueError
+    return word in _TRUE
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError
+    number = int(value)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < 86_400 or isinstance(value, bool):
+        raise ValueError
+    return number
+
+
+def _long_seconds(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < 100 * 365 * 86_400 or isinstance(value, bool):
+        raise ValueError
+    return number
+
+
+def _levels(value: Any) -> dict[str, str]:
+    """`app.db=DEBUG,urllib3=WARNING`, or a mapping: logger -> level."""
+    levels = {name: _text(level).upper() for name, level in _pairs(value).items()}
+    if not set(levels.values()) <= set(LOG_LEVELS):
+        raise ValueError
+    return levels
+
+
+def _url(value: Any) -> str:
+    url = _text(value)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError
+    return url
+
+
+def _pairs(value: Any) -> dict[str, str]:
+    """`a=1,b=2` with percent-encoding, as OTEL_EXPORTER_OTLP_HEADERS has it, or a mapping."""
+    if isinstance(value, Mapping):
+        return {str(key): str(item) for key, item in itertools.islice(value.items(), MOST)}
+    result = {}
+    for part in _text(value).split(","):
+        key, equals, item = part.partition("=")
+        if not part.strip():
+            continue
+        if not equals or not key.strip():
+            raise ValueError
+        result[unquote(key.strip())] = unquote(item.strip())
+    return result
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else itertools.islice(value, MOST)
+    return tuple(_text(part) for part in parts if _text(part))
+
+
+def _redaction_level(value: Any) -> str | Redaction:
+    if isinstance(value, Redaction):
+        return _checked(value)
+    word = _text(value).lower()
+    if word in LEVELS_OF_REDACTION:
+        return word
+    return "on" if _flag(word) else "off"
+
+
+def _modes(value: Any) -> dict[str, str]:
+    modes = {name: _text(mode).lower() for name, mode in _pairs(value).items()}
+    if not set(modes.values()) <= set(REDACTION_MODES):
+        raise ValueError
+    return modes
+
+
+def _redaction_keys(value: Any) -> dict[str, str]:
+    """`customer_name=hash,iban`, a list of names, or a mapping from names to modes."""
+    if isinstance(value, Mapping):
+        return _modes(value)
+    return _modes({name: mode or "mask" for name, _, mode in map(_halved, _words(value))})
+
+
+def _halved(word: str) -> tuple[str, str, str]:
+    name, equals, mode = word.partition("=")
+    return name.strip(), equals, mode
+
+
+def _redaction_patterns(value: Any) -> dict[str, str]:
+    patterns = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(patterns, Mapping):
+        raise TypeError
+    patterns = dict(itertools.islice(patterns.items(), MOST))
+    _checked(Redaction(patterns=patterns))
+    return patterns
+
+
+def _checked(redaction: Redaction) -> Redaction:
+    from telemetry._redaction import validate  # noqa: PLC0415 - only for those who give rules
+
+    if found := validate.problems(redaction):
+        raise ConfigError(found)
+    return redaction
+
+
+def _context_keys(value: Any) -> tuple[str, ...]:
+    keys = _words(value)
+    if not set(keys) <= set(CONTEXT.values()):
+        raise ValueError
+    return keys
+
+
+def _choice(*words: str) -> Kind:
+    table = {word.lower(): word for word in words}
+
+    def read(value: Any) -> str:
+        return table[_text(value).lower()]
+
+    return Kind(read, "one of " + ", ".join(words))
+
+
+TEXT: Final = Kind(_text, "a text")
+FLAG: Final = Kind(_flag, "true or false")
+WHOLE: Final = Kind(_whole, "a whole number, 1 or more")
+SECONDS: Final = Kind(_seconds, "a number of seconds, 0 or more")
+LONG_SECONDS: Final = Kind(_long_seconds, "a number of seconds, more than 0")
+LEVELS: Final = Kind(_levels, "logger=LEVEL pairs, separated by commas; " + ", ".join(LOG_LEVELS))
+REDACTION: Final = Kind(_redaction_level, "on, off or strict")
+KEYS: Final = Kind(
+    _redaction_keys, "names or name=mode pairs; modes: " + ", ".join(REDACTION_MODES)
+)
+PATTERNS: Final = Kind(_redaction_patterns, "a JSON object: name -> regular expression")
+MODES: Final = Kind(_modes, "rule=mode pairs; modes: " + ", ".join(REDACTION_MODES))
+URL: Final = Kind(_url, "a URL such as http://localhost:4318")
+PAIRS: Final = Kind(_pairs, "key=value pairs, separated by commas")
+WORDS: Final = Kind(_words, "names, separated by commas")
+
+
+def _setting(
+    default: Any, kind: Kind, *env: str, doc: str, per_signal: bool = False, secret: bool = False
+) -> Any:
+    table = {"env": env, "kind": kind, "doc": doc, "per_signal": per_signal, "secret": secret}
+    return field(default=default, metadata=table)
+
+
+def _no_overrides() -> dict[tuple[str, str], Any]:
+    return {}
+
+
+def _no_sources() -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The effective settings of this process."""
+
+    disabled: bool = _setting(
+        False, FLAG, "OTEL_SDK_DISABLED", doc="Build nothing: no provider, handler or thread."
+    )
+    service_name: str | None = _setting(
+        None,
+        TEXT,
+        "OTEL_SERVICE_NAME",
+        doc="The name of the service; unset, OpenTelemetry says `unknown_service`.",
+    )
+    resource_attributes: Mapping[str, str] | None = _setting(
+        None,
+        PAIRS,
+        "OTEL_RESOURCE_ATTRIBUTES",
+        doc="What else is true of the whole process, such as `deployment.environment.name`.",
+    )
+    traces_exporter: tuple[str, ...] = _setting(
+        ("otlp",),
+        WORDS,
+        "OTEL_TRACES_EXPORTER",
+        doc="Where spans go: `otlp`, `console`, `none` or another installed exporter.",
+    )
+    metrics_exporter: tuple[str, ...] = _setting(
+        ("otlp",), WORDS, "OTEL_METRICS_EXPORTER", doc="Where metrics go; as for spans."
+    )
+    logs_exporter: tuple[str, ...] = _setting(
+        ("otlp",), WORDS, "OTEL_LOGS_EXPORTER", doc="Where log records go; as for spans."
+    )
+    protocol: str = _setting(
+        "http/protobuf",
+        _choice(*PROTOCOLS),
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        doc="How OTLP travels: `http/protobuf` or `grpc`; grpc is imported only when asked for.",
+        per_signal=True,
+    )
+    endpoint: str = _setting(
+        "http://localhost:4318",
+        URL,
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        doc="The collector's base URL; `/v1/traces` and so on are added. "
+        "A variable per signal is taken as it is.",
+        per_signal=True,
+    )
+    headers: Mapping[str, str] | None = _setting(
+        None,
+        PAIRS,
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        doc="Headers of every request, such as an authorization token.",
+        per_signal=True,
+        secret=True,
+    )
+    timeout: float = _setting(
+        10.0,
+        SECONDS,
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+        doc="Seconds that one request may take in all.",
+        per_signal=True,
+    )
+    compression: str = _setting(
+        "none",
+        _choice("none", "gzip", "deflate"),
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+        doc="`gzip`, `deflate` or `none`.",
+        per_signal=True,
+    )
+    certificate: str | None = _setting(
+        None,
+        TEXT,
+        "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        doc="File with the certificate authorities to trust.",
+        per_signal=True,
+    )
+    client_certificate: str | None = _setting(
+        None,
+        TEXT,
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+        doc="File with this client's certificate (mTLS).",
+        per_signal=True,
+    )
+    client_key: str | None = _setting(
+        None,
+        TEXT,
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+        doc="File with this client's private key (mTLS).",
+        per_signal=True,
+    )
+    span_delay_ms: int = _setting(
+        1000,
+        WHOLE,
+        "OTEL_BSP_SCHEDULE_DELAY",
+        doc="How long a span waits for company, in milliseconds; the first ones wait 100.",
+    )
+    span_queue_size: int = _setting(
+        2048, WHOLE, "OTEL_BSP_MAX_QUEUE_SIZE", doc="How many spans may wait to be sent."
+    )
+    span_batch_size: int = _setting(
+        512, WHOLE, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", doc="How many spans go in one request."
+    )
+    log_delay_ms: int = _setting(
+        1000,
+        WHOLE,
+        "OTEL_BLRP_SCHEDULE_DELAY",
+        doc="How long a log record waits for company, in milliseconds; the first ones wait 100.",
+    )
+    log_queue_size: int = _setting(
+        2048, WHOLE, "OTEL_BLRP_MAX_QUEUE_SIZE", doc="How many log records may wait to be sent."
+    )
+    log_batch_size: int = _setting(
+        512,
+        WHOLE,
+        "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+        doc="How many log records go in one request.",
+    )
+    metric_interval_ms: int = _setting(
+        60_000,
+        WHOLE,
+        "OTEL_METRIC_EXPORT_INTERVAL",
+        doc="How often metrics are collected and sent, in milliseconds.",
+    )
+    queue_bytes: int = _setting(
+        8 * 1024 * 1024,
+        WHOLE,
+        "TELEMETRY_QUEUE_BYTES",
+        "OTEL_PYTHON_QUEUE_BYTES",
+        doc="How many bytes of spans, and as many of log records, may wait to be sent.",
+    )
+    exit_timeout: float = _setting(
+        5.0,
+        SECONDS,
+        "TELEMETRY_EXIT_TIMEOUT",
+        "OTEL_PYTHON_EXIT_TIMEOUT",
+        doc="Seconds that the exit of the process may wait for delivery, over all signals.",
+    )
+    sigterm: bool = _setting(
+        True,
+        FLAG,
+        "TELEMETRY_SIGTERM",
+        doc="Deliver what waits before SIGTERM ends the process; only where it would end it at once.",
+    )
+    spool_dir: str | None = _setting(
+        None,
+        TEXT,
+        "TELEMETRY_SPOOL_DIR",
+        "OTEL_PYTHON_SPOOL_DIR",
+        doc="Folder for what cannot be sent in time; the next process delivers it. Unset, it is lost.",
+    )
+    spool_bytes: int = _setting(
+        256 * 1024 * 1024,
+        WHOLE,
+        "TELEMETRY_SPOOL_BYTES",
+        doc="How many bytes the files in the spool folder may take together.",
+    )
+    spool_max_age: float = _setting(
+        259_200.0,
+        LONG_SECONDS,
+        "TELEMETRY_SPOOL_MAX_AGE",
+        doc="Seconds after which what lies in the spool is no longer worth delivering (3 days).",
+    )
+    spool_write_through: bool = _setting(
+        False,
+        FLAG,
+        "TELEMETRY_SPOOL_WRITE_THROUGH",
+        doc="Write each record to the spool before the call returns: it survives SIGKILL, "
+        "and the call pays for encoding it.",
+    )
+    log_level: str = _setting(
+        "INFO",
+        _choice(*LOG_LEVELS),
+        "LOG_LEVEL",
+        doc="Level of the root logger. Unset, it becomes INFO only if the application "
+        "has not chosen a level.",
+    )
+    log_levels: Mapping[str, str] | None = _setting(
+        None,
+        LEVELS,
+        "TELEMETRY_LOG_LEVELS",
+        doc="Levels of single loggers, such as `app.db=DEBUG,urllib3=WARNING`.",
+    )
+    log_format: str = _setting(
+        "text",
+        _choice(*FORMATS),
+        "LOG_FORMAT",
+        "OTEL_PYTHON_CONSOLE_FORMAT",
+        doc="Lines on stderr: `text`, `json`, `logfmt` or `none`. Unset, text is written only "
+        "while the application has no handler of its own.",
+    )
+    baggage_keys: tuple[str, ...] = _setting(
+        ("correlation_id",),
+        Kind(_context_keys, "some of " + ", ".join(CONTEXT.values())),
+        "TELEMETRY_BAGGAGE_KEYS",
+        doc="The ids that travel to other services in the `baggage` header, and are taken from it.",
+    )
+    redaction: str | Redaction = _setting(  # noqa: RUF009 - as the others: `_setting` is a field()
+        "on",
+        REDACTION,
+        "TELEMETRY_REDACTION",
+        doc="What may leave the process: `on` (secrets, wallet addresses and e-mails may not), "
+        "`strict` (texts under unknown names neither) or `off`; as an argument also a `Redaction`.",
+    )
+    redaction_keys: Mapping[str, str] | None = _setting(
+        None,
+        KEYS,
+        "TELEMETRY_REDACTION_KEYS",
+        doc="Further names whose values are secret, such as `customer_name=hash,iban`.",
+    )
+    redaction_allow_keys: tuple[str, ...] = _setting(
+        (),
+        WORDS,
+        "TELEMETRY_REDACTION_ALLOW_KEYS",
+        doc="Names whose values are left as they are.",
+    )
+    redaction_patterns: Mapping[str, str] | None = _setting(
+        None,
+        PATTERNS,
+        "TELEMETRY_REDACTION_PATTERNS",
+        doc="Further patterns to redact, as a JSON object: rule -> regular expression.",
+    )
+    redaction_modes: Mapping[str, str] | None = _setting(
+        None,
+        MODES,
+        "TELEMETRY_REDACTION_MODES",
+        doc="What rules do, such as `email=hash,wallet=mask`: mask, shorten, hash or drop.",
+    )
+    diagnostics: str = _setting(
+        "warn",
+        _choice(*_diagnostics.LEVELS),
+        "OTEL_LOG_LEVEL",
+        doc="What `telemetry` says about itself on stderr: none, error, warn, info or debug.",
+    )
+    report: bool = _setting(
+        False,
+        FLAG,
+        "TELEMETRY_REPORT",
+        doc="Say in one line at exit what became of every record; so does `OTEL_LOG_LEVEL=debug`.",
+    )
+    sources: Mapping[str, str] = field(default_factory=_no_sources, repr=False)
+    overrides: Mapping[tuple[str, str], Any] = field(default_factory=_no_overrides, repr=False)
+
+    def of(self, signal: str, name: str) -> Any:
+        """The setting `name` for one signal: argument > variable of the signal > variable."""
+        if self.sources.get(name) != "argument" and (signal, name) in self.overrides:
+            return self.overrides[signal, name]
+        return getattr(self, name)
+
+    def redacting(self) -> Redaction:
+        """The redaction of the argument, with what the other settings add to it."""
+        whole = self.redaction
+        base = whole if isinstance(whole, Redaction) else Redaction(level=whole)
+        keys = base.keys if isinstance(base.keys, Mapping) else dict.fromkeys(base.keys, "mask")
+        return Redaction(
+            level=base.level,
+            keys={**keys, **(self.redaction_keys or {})},
+            allow_keys=(*base.allow_keys, *self.redaction_allow_keys),
+            patterns={**base.patterns, **(self.redaction_patterns or {})},
+            modes={**base.modes, **(self.redaction_modes or {})},
+            rules=base.rules,
+        )
+
+    def given(self, name: str) -> bool:
+        """Whether somebody chose this, as opposed to the default."""
+        return name in self.sources
+
+
+TABLE: Final = {item.name: item.metadata for item in fields(Settings) if item.metadata}
+"""Name -> {env, kind, doc, per_signal, secret}, in the order of the docs."""
+DEFAULTS: Final = {item.name: item.default for item in fields(Settings) if item.metadata}
+
+
+def _shown(given: Any) -> str:
+    try:
+        return repr(given)[:100]
+    except Exception:
+        return f"<unprintable {type(given).__name__}>"
+
+
+def signal_variable(variable: str, signal: str) -> str:
+    """OTEL_EXPORTER_OTLP_ENDPOINT, traces -> OTEL_EXPORTER_OTLP_TRACES_ENDPOINT."""
+    return variable.replace("OTEL_EXPORTER_OTLP_", f"OTEL_EXPORTER_OTLP_{signal.upper()}_", 1)
+
+
+def read(
+    arguments: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[str]]:
+    """
+    The effective settings, and every problem found on the way.
+
+    A setting with a problem has its next best value; `load` turns problems into an error.
+
+    Args:
+        arguments: by the names of the table; None means not given.
+        environ: where variables are read from; the process's by default.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    overrides: dict[tuple[str, str], Any] = {}
+    problems: list[str] = []
+
+    def take(where: str, given: Any, table: Mapping[str, Any]) -> Any:
+        """Read one value; None, and a problem noted, if it is no good."""
+        try:
+            return table["kind"].read(given)
+        except ConfigError as error:
+            problems.extend(f"{where}: {text}" for text in error.problems)
+            return None
+        except Exception:
+            shown = "[REDACTED]" if table["secret"] else _shown(given)
+            fix = table["kind"].words
+            problems.append(f"{where}={shown} cannot be used; give {fix}, or leave it out")
+            return None
+
+    for name, table in TABLE.items():
+        given = [
+            (variable, environ.get(variable, "").strip()) for variable in reversed(table["env"])
+        ]
+        candidates: list[tuple[str, str, Any]] = [
+            (variable, variable, text) for variable, text in given if text
+        ]
+        argument = (arguments or {}).get(name)
+        if argument is not None:
+            candidates.append(("argument", name, argument))
+        for source, where, candidate in candidates:
+            value = take(where, candidate, table)
+            if value is not None:
+                values[name], sources[name] = value, source
+        for signal in SIGNALS if table["per_signal"] else ():
+            variable = signal_variable(table["env"][0], signal)
+            if environ.get(variable, "").strip():
+                value = take(variable, environ[variable].strip(), table)
+                if value is not None:
+                    overrides[signal, name] = value
+    settings = Settings(**values, sources=sources, overrides=overrides)
+    if settings.redaction_modes:
+        try:
+            _checked(settings.redacting())
+        except ConfigError as error:
+            where = TABLE["redaction_modes"]["env"][0]
+            problems += [f"{where}: {text}" for text in error.problems]
+            settings = replace(settings, redaction_modes=None)
+    return settings, problems
+
+
+def load(
+    arguments: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The effective settings; raises ConfigError with all problems at once."""
+    settings, problems = read(arguments, environ)
+    if problems:
+        raise ConfigError(problems)
+    return settings
