@@ -3,8 +3,8 @@ Every attribute, event and metric name that otelier emits or gives a meaning to.
 
 Semantic conventions first (notes: OpenTelemetry 1.44); our own names are domain-first, without a
 company prefix, and no name is the prefix of another, because stores turn dots into objects. The
-string under each name is its documentation: `tests/test_docs.py` checks that docs/telemetry.md
-lists them all.
+string under each name is its documentation: docs/reference/attributes.md
+is made from it.
 """
 
 from typing import Final

@@ -7,7 +7,7 @@ Machine learning and risk scores: inferences, ensembles, drift.
         with run.stage("predict"):
             run.score, run.confidence = model.predict(row)
 
-The public names only; docs/ml.md explains them with examples that run. The code is in
+The public names only; docs/how-to/score-models.md explains them with examples that run. The code is in
 `_inference` (one call of a model), `_ensemble` and `_scoring` (a blended score, and what it leaves
 behind), `_psi` (drift from bucket counts), `_subjects` (hashed ids), `_ml_metrics` (instruments).
 """

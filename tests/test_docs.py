@@ -1,89 +1,86 @@
 """The documentation is complete and runs: components, keys, commands, attributes, code blocks."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import click
-import msgspec
 import pytest
+import yaml
 
 from collector import cli, components
 from telemetry import attributes
 
 ROOT = Path(__file__).parent.parent
-EACH_LINE, ACROSS_LINES = re.MULTILINE, re.MULTILINE | re.DOTALL
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-COLLECTOR = (ROOT / "docs" / "collector.md").read_text()
-EVERYTHING = "".join(page.read_text() for page in PAGES)
-
-
-def config_keys(struct, path=""):
-    """Every key of a component's configuration, dotted."""
-    for field in msgspec.structs.fields(struct):
-        yield path + field.name
-        for inner in structs(field.type):
-            yield from config_keys(inner, f"{path}{field.name}.")
-
-
-def structs(annotation):
-    """The msgspec structs inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        return [annotation]
-    return [struct for inner in getattr(annotation, "__args__", ()) for struct in structs(inner)]
-
-
-def sections_of(name):
-    """The sections whose heading has this type: some types have two names, some names two kinds."""
-    found = re.findall(r"^### ([^\n]*)\n(.*?)(?=^##|\Z)", COLLECTOR, ACROSS_LINES)
-    return "".join(text for title, text in found if name in re.findall(r"\w+", title))
-
-
+DOCS = ROOT / "docs"
+ACROSS_LINES = re.MULTILINE | re.DOTALL
+PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 COMPONENTS = [(kind, name) for kind, types in components.KINDS.items() for name in types]
 
 
+def generator():
+    """The program that makes the generated parts, which is no package."""
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def page_of(kind, name):
+    """The page of a component: that of the type, or of the other name of the same class."""
+    target = components.KINDS[kind][name]
+    names = [each for each, cls in components.KINDS[kind].items() if cls == target]
+    (page,) = [
+        page for each in names if (page := DOCS / f"reference/collector/{kind}/{each}.md").exists()
+    ]
+    return page
+
+
+def test_the_generated_parts_are_up_to_date():
+    """Keys, settings, attributes and commands in the pages are what the code says (`make docs`)."""
+    assert [str(page.relative_to(DOCS)) for page in generator().stale()] == []
+
+
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS)
-def test_each_component_and_key_is_documented(kind, name):
-    """docs/collector.md has a section for each YAML type, and it names each of its keys."""
-    section = sections_of(name)
-    assert section, f"docs/collector.md has no section '### {name}'"
-    keys = {key.rpartition(".")[2] for key in config_keys(components.resolve(kind, name).Config)}
-    text = section
-    if "sending_queue" in keys:  # the keys that all exporters share have a section of their own
-        text += COLLECTOR.partition("\n## Delivery")[2]
-    missing = [key for key in sorted(keys) if not re.search(rf"\b{key}\b", text)]
-    assert missing == []
+def test_each_component_has_a_page_with_its_keys(kind, name):
+    """Each YAML type has one page, which is called by its names and holds the table of its keys."""
+    page = page_of(kind, name)
+    text = page.read_text()
+    assert name in text.partition("\n")[0], f"the heading of {page.name} does not name {name}"
+    assert f"<!-- generated: keys {kind}/{page.stem} -->" in text
+    assert [key for key, *_ in rows_without_help(text)] == []
 
 
-def test_each_command_and_option_is_documented():
-    """docs/collector.md names each verb of the program and each of its options."""
-    context = click.Context(cli.cli)
-    missing = []
-    for verb in cli.VERBS:
-        command = cli.cli.get_command(context, verb)
-        assert command is not None
-        assert command.help or command.callback.__doc__, verb
-        missing += [
-            f"collector {verb} {option}"
-            for parameter in command.params
-            if isinstance(parameter, click.Option) and not parameter.hidden
-            for option in parameter.opts[:1]
-            if option not in COLLECTOR
-        ]
-        if f"collector {verb}" not in COLLECTOR:
-            missing.append(f"collector {verb}")
-    assert missing == []
+def rows_without_help(text):
+    """The rows of key tables whose last cell is empty."""
+    return re.findall(r"^\| (`[^|]+`) \|[^\n]*\|  \|$", text, re.MULTILINE)
+
+
+def test_each_command_and_option_has_help():
+    """Every verb is in the reference, and every option says what it does."""
+    text = (DOCS / "reference" / "cli.md").read_text()
+    assert [verb for verb in cli.VERBS if f"## `collector {verb}`" not in text] == []
+    assert rows_without_help(text) == []
 
 
 def test_each_attribute_is_documented():
-    """The pages list each name of telemetry.attributes, and each has its own text."""
-    source = (ROOT / "telemetry" / "attributes.py").read_text()
-    names = re.findall(r'^[A-Z_]+: Final = "([a-z._]+)"\n(""")?', source, EACH_LINE)
-    assert [name for name, _ in names if f"`{name}`" not in EVERYTHING] == []
-    assert [name for name, text in names if not text] == []
-    assert set(attributes.CONTEXT) <= {name for name, _ in names}
+    """The reference lists each name of telemetry.attributes with a text of its own."""
+    text = (DOCS / "reference" / "attributes.md").read_text()
+    names = {
+        value for key, value in vars(attributes).items() if key.isupper() and isinstance(value, str)
+    }
+    assert sorted(name for name in names if f"| `{name}` |" not in text) == []
+    assert set(attributes.CONTEXT) <= names
+
+
+def test_the_site_has_every_page():
+    """mkdocs.yml names each page of docs/ once: `mkdocs build --strict` in `make lint` checks links."""
+    named = re.findall(
+        r"[\w./-]+\.md", str(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    )
+    assert sorted(named) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
 
 
 def blocks(language):
@@ -95,7 +92,7 @@ def _blocks(language):
     for page in PAGES:
         text = page.read_text()
         for found in re.finditer(rf"^```{language}\n(.*?)^```", text, ACROSS_LINES):
-            yield page.name, text.count("\n", 0, found.start()) + 1, found[1]
+            yield str(page.relative_to(ROOT)), text.count("\n", 0, found.start()) + 1, found[1]
 
 
 @pytest.mark.parametrize(

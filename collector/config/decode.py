@@ -3,7 +3,7 @@ Nodes -> a component's struct, strictly, with every problem found on the way.
 
 The walk follows `msgspec.inspect`, not `msgspec.convert`, for three reasons: convert stops at the
 first error, knows no lines, and cannot tell `grpc:` (on, with defaults) from `tls:` (off). What
-null, `{}` and `enabled` mean is the table in docs/collector.md, "Empty, null and enabled"; there is
+null, `{}` and `enabled` mean is the table in docs/reference/collector/configuration.md, "Empty, null and enabled"; there is
 no coercion beyond int <-> float, text split at commas for lists of text, and durations.
 
 Messages name fields by the dotted path inside the component, as the OpenTelemetry Collector does;
@@ -178,7 +178,7 @@ class Decoder:
     def _optional(
         self, item: inspect.Field, section: inspect.StructType, node: Node, path: Path
     ) -> Any:
-        """The three kinds of optional section; see the table in docs/collector.md."""
+        """The three kinds of optional section; see the table in docs/reference/collector/configuration.md."""
         if node.value is None:
             if node.text is not None:
                 self._warn("is off because its variable is empty", node, path)

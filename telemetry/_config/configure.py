@@ -81,7 +81,7 @@ def configure(
 
     Under `opentelemetry-instrument` this has happened already and the call changes nothing, so a
     program may call it always. Each argument has environment variables and a default: see the
-    table of settings in docs/telemetry.md; an argument wins over a variable.
+    table of settings in docs/reference/settings.md; an argument wins over a variable.
 
     Example:
         telemetry.configure(service_name="orders", endpoint="http://localhost:4318")
@@ -115,7 +115,7 @@ def configure_from_environment() -> None:
         for problem in problems:
             _diagnostics.say("settings", problem, level="error", always=True)
         if os.environ.get("OTEL_CONFIG_FILE", "").strip():
-            text = "OTEL_CONFIG_FILE is not read: set the variables of docs/telemetry.md instead"
+            text = "OTEL_CONFIG_FILE is not read: set the variables of docs/reference/settings.md instead"
             _diagnostics.say("config file", text, always=True)
         if any(problem.startswith("TELEMETRY_REDACTION") for problem in problems):
             text = "redaction is strict until its settings are corrected"

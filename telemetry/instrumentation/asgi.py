@@ -35,7 +35,7 @@ class CorrelationIdMiddleware:
     Args:
         app: the ASGI application, or the next one in the stack.
         options: exclude, sample, slow, access_log, trust_baggage, trace_header; each has an
-            environment variable: see docs/asgi.md.
+            environment variable: see docs/tutorial/fastapi.md.
     """
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:

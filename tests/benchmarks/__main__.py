@@ -2,7 +2,7 @@
 `make bench`: side-by-side benchmarks, each against what one would use instead, in one run.
 
 Prints JSON lines: {"benchmark", "case", "value", "unit", "peer", "peer_value", "ratio", "budget",
-"within"}. A ratio above 1 is in our favour; a budget is what we promise (docs/benchmarks.md).
+"within"}. A ratio above 1 is in our favour; a budget is what we promise (docs/explanation/benchmarks.md).
 Machines are noisy: values are medians or bests of many rounds, and only ratios of one run compare.
 """
 

@@ -8,7 +8,7 @@ import pytest
 from telemetry.instrumentation._asgi import options as asgi_options
 from telemetry.instrumentation.asgi import CorrelationIdMiddleware
 
-DOCS = Path(__file__).parents[3] / "docs" / "asgi.md"
+DOCS = Path(__file__).parents[3] / "docs" / "tutorial" / "fastapi.md"
 
 
 def matches(rules, method, path):
@@ -84,7 +84,7 @@ def test_an_unknown_option_is_said(capsys):
 
 
 def test_each_option_is_documented():
-    """docs/asgi.md has a row with name, variable and default for each option."""
+    """docs/tutorial/fastapi.md has a row with name, variable and default for each option."""
     text = DOCS.read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| `(TELEMETRY_\w+)` \|", text, re.MULTILINE))
     assert rows == {name: table["env"] for name, table in asgi_options.TABLE.items()}

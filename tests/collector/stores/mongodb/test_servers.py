@@ -238,7 +238,7 @@ async def test_elections_under_load_lose_and_double_nothing(tmp_path):
 
 def commands(title):
     """A block of the documentation that makes a role, as Python reads it."""
-    text = (ROOT / "docs" / "collector.md").read_text()
+    text = (ROOT / "docs/reference/collector/exporters/mongodb.md").read_text()
     block = re.search(rf"^// {title}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
     found = []
     for call in re.findall(
