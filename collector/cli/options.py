@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from collector.config import Config, load
+from collector.http.exposure import ALLOW_UNAUTHENTICATED
 
 DEFAULT: Final = "otel-collector.yaml"
 
@@ -20,7 +21,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def config_options(command: _Function) -> _Function:
-    """Add `--config` (parameter `config`) and `--set` (parameter `sets`) to a click command."""
+    """Add `--config`, `--set` (parameters `config`, `sets`) and `--allow-unauthenticated`."""
     add_set = click.option(
         "--set",
         "sets",
@@ -38,7 +39,21 @@ def config_options(command: _Function) -> _Function:
             f"Default: {DEFAULT} in the working folder."
         ),
     )
-    return add_config(add_set(command))
+    allow = click.option(
+        "--allow-unauthenticated",
+        is_flag=True,
+        expose_value=False,
+        callback=_allow_unauthenticated,
+        help="The network is your own: listen beyond this machine without a token "
+        f"({ALLOW_UNAUTHENTICATED}=1 says the same).",
+    )
+    return add_config(add_set(allow(command)))
+
+
+def _allow_unauthenticated(_context: click.Context, _parameter: click.Parameter, yes: bool) -> None:
+    """Said once for the process: the listeners ask the variable, also after a reload."""
+    if yes:
+        os.environ[ALLOW_UNAUTHENTICATED] = "1"
 
 
 def config_uris(config: Sequence[str]) -> Sequence[str]:

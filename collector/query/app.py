@@ -31,6 +31,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.errors import Retryable, StartFailed
+from collector.http.exposure import unauthenticated_allowed
 from collector.http.server import serving
 from collector.model import Duration, ExporterId, Host, Secret
 from collector.query import failures, slow, tail, tasks
@@ -92,10 +93,12 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             not _is_loopback(_name(self.endpoint))
             and not self.token
             and not self.dangerously_allow_unauthenticated
+            and not unauthenticated_allowed()
         ):
             raise ValueError(
                 f'endpoint "{self.endpoint}" is reachable from other machines without a token; '
-                "set `token`, or use localhost"
+                "set `token`, or use localhost; in a container network of your own, start with "
+                "--allow-unauthenticated (TELEMETRY_ALLOW_UNAUTHENTICATED=1)"
             )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from collector.errors import Retryable, StartFailed, Unauthenticated
+from collector.http.exposure import unauthenticated_allowed
 from collector.http.server import is_local
 from collector.model import Host
 from collector.receivers.otlp.sockets import where
@@ -29,20 +30,26 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The extension that knows the tokens: a `bearertokenauth`."""
 
 
-def exposed(config: Any) -> list[str]:
-    """What is wrong with a listener that strangers can reach, as a text; nothing when all is well."""
+def open_to_all(config: Any) -> bool:
+    """Whether everybody who reaches a listener beyond this machine could send."""
     tls: Tls | None = config.tls
-    if (
+    return not (
         is_local(where(config.endpoint, config.transport))
         or config.auth is not None
         or (tls is not None and tls.client_ca_file)
-        or config.dangerously_allow_unauthenticated
-    ):
+    )
+
+
+def exposed(config: Any) -> list[str]:
+    """What is wrong with a listener that strangers can reach, as a text; nothing when all is well."""
+    allowed = config.dangerously_allow_unauthenticated or unauthenticated_allowed()
+    if allowed or not open_to_all(config):
         return []
     text = (
         f'endpoint "{config.endpoint}" is reachable from other machines, and everybody could send; '
         "set `auth: {authenticator: bearertokenauth}` or `tls: {client_ca_file: }`, or use "
-        "localhost; `dangerously_allow_unauthenticated: true` allows it"
+        "localhost; in a container network of your own, start with --allow-unauthenticated "
+        "(TELEMETRY_ALLOW_UNAUTHENTICATED=1)"
     )
     return [text]
 

@@ -19,7 +19,7 @@ from collector.errors import StartFailed
 from collector.model import Consume, Host, OnRequest, Signal
 from collector.otlp import require_upb
 from collector.receivers.otlp.admission import Intake
-from collector.receivers.otlp.auth import Access, exposed
+from collector.receivers.otlp.auth import Access, exposed, open_to_all
 from collector.receivers.otlp.grpc import Grpc
 from collector.receivers.otlp.grpc import Server as GrpcServer
 from collector.receivers.otlp.http import Http
@@ -116,7 +116,7 @@ class Otlp:
             raise StartFailed(f"{place}: {problem}")
         if config.tls is not None and config.tls.ca_file:
             self.host.log.warning("%s::tls::ca_file has no effect; mTLS is client_ca_file", place)
-        if config.dangerously_allow_unauthenticated:
+        if config.dangerously_allow_unauthenticated or open_to_all(config):
             self.host.stats.set(
                 "otelier_receiver_unauthenticated", 1, receiver=self.host.id, transport=transport
             )

@@ -277,12 +277,14 @@ async def test_a_token_guards_every_path():
 @pytest.mark.parametrize(
     "endpoint", ["0.0.0.0:4319", ":4319", "192.0.2.1:4319", "[::]:4319", "example.com:4319"]
 )
-def test_beyond_loopback_needs_a_token(endpoint):
+def test_beyond_loopback_needs_a_token(endpoint, monkeypatch):
     """A wider bind without a token is refused by the configuration, unless named dangerous (B68)."""
     with pytest.raises(ValueError, match="reachable from other machines without a token"):
         QueryServer.Config(endpoint=endpoint)
     QueryServer.Config(endpoint=endpoint, token=Secret(TOKEN))
     QueryServer.Config(endpoint=endpoint, dangerously_allow_unauthenticated=True)
+    monkeypatch.setenv("TELEMETRY_ALLOW_UNAUTHENTICATED", "1")
+    QueryServer.Config(endpoint=endpoint)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,8 @@ def test_b68_a_wide_bind_needs_a_token_or_client_certificates(start, kind, endpo
     text = (
         f'endpoint "{endpoint}" is reachable from other machines, and everybody could send; set '
         "`auth: {authenticator: bearertokenauth}` or `tls: {client_ca_file: }`, or use localhost; "
-        "`dangerously_allow_unauthenticated: true` allows it"
+        "in a container network of your own, start with --allow-unauthenticated "
+        "(TELEMETRY_ALLOW_UNAUTHENTICATED=1)"
     )
     name = kind.__name__.lower()
     assert kind(endpoint=endpoint).check() == [text]
@@ -207,6 +208,26 @@ def test_b68_the_dangerous_key_is_told(start, caplog):
     with start(http_config=config) as running:
         assert running.post("/v1/logs", GOOD, Host="collector:4318")[0] == 200
         assert running.post("/v1/logs", GOOD, Host="evil.com")[0] == 421
+
+
+@pytest.mark.parametrize(
+    ("said", "opens"),
+    [("1", True), ("true", True), ("on", True), ("0", False), ("", False), ("false", False)],
+)
+def test_b68_the_operator_says_once_that_the_network_is_its_own(
+    start, caplog, monkeypatch, said, opens
+):
+    """B68: TELEMETRY_ALLOW_UNAUTHENTICATED opens wide listeners; that is warned about and shown (R8)."""
+    monkeypatch.setenv("TELEMETRY_ALLOW_UNAUTHENTICATED", said)
+    config = Http(endpoint="0.0.0.0:0")
+    assert (config.check() == []) is opens
+    if not opens:
+        return
+    with start(http_config=config) as running:
+        assert running.post("/v1/logs", GOOD, Host="collector:4318")[0] == 200
+        gauge = 'otelier_receiver_unauthenticated{receiver="otlp",transport="http"}'
+        assert running.stats.snapshot()[gauge] == 1
+    assert "takes data from everybody who reaches it" in caplog.text
 
 
 def test_b71_two_hosts_are_none(server):
