@@ -20,6 +20,7 @@ VERBS: Final = {
     "validate": "collector.cli.config:validate",
     "components": "collector.cli.config:components",
     "print-config": "collector.cli.config:print_config",
+    "schema": "collector.cli.config:schema",
     "trace": "collector.cli.trace:trace",
     "logs": "collector.cli.logs:logs",
     "tail": "collector.cli.tail:tail",

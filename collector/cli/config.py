@@ -14,6 +14,7 @@ import click
 from collector import components as registry
 from collector.cli.options import config_options, config_uris, load_config, show_warnings
 from collector.config import InvalidConfig, describe, dump_yaml, read_source, redacted
+from collector.config.schema import schema as configuration_schema
 from collector.config.show import escaped
 
 
@@ -48,6 +49,18 @@ def components(as_json: bool) -> int:
         found[section] = [_component(section, name) for name in sorted(kinds)]
     found["providers"] = [{"scheme": scheme} for scheme in ("env", "file", "yaml")]
     click.echo(json.dumps(found, indent=2) if as_json else dump_yaml(found).rstrip("\n"))
+    return 0
+
+
+@click.command()
+def schema() -> int:
+    """
+    Print the JSON Schema of the YAML, for editors.
+
+    `collector schema > .otelier.schema.json`, and as the first line of the YAML:
+    `# yaml-language-server: $schema=.otelier.schema.json`
+    """
+    click.echo(json.dumps(configuration_schema(), indent=2, ensure_ascii=False))
     return 0
 
 
