@@ -41,7 +41,7 @@ CONNECTORS: Final = {
 }
 EXTENSIONS: Final = {
     "bearertokenauth": "collector.extensions.bearertokenauth:BearerTokenAuth",
-    "file_storage": "collector.wal.storage:Wal",
+    "file_storage": "collector.wal.storage:FileStorage",
     "health_check": "collector.extensions.health_check:HealthCheck",
     "query": "collector.query.app:QueryServer",
 }

@@ -116,3 +116,21 @@ def answer(error: BaseException) -> tuple[int, int]:
         if kind in ANSWERS:
             return ANSWERS[kind]
     return ANSWERS[Retryable]
+
+
+LONGEST_DELAY_S: Final = 600.0
+"""The longest wait that another server can ask for."""
+
+
+def bounded(delay_s: float) -> float:
+    """A wait that another server asks for, within reason: a wrong answer stops no queue for days."""
+    return min(max(delay_s, 0.0), LONGEST_DELAY_S)
+
+
+def printable(text: str) -> str:
+    """A foreign text for a message: on one line, and without anything that steers a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

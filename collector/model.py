@@ -139,7 +139,7 @@ class Health:
     since_unix_s: float = 0.0
 
 
-Reload = Callable[[], Awaitable[str]]
+ReloadConfig = Callable[[], Awaitable[str]]
 """
 Read the configuration again and make it true; the answer says what changed. `ConfigError` and
 `StartFailed` mean that it is refused, and that everything goes on as before.
@@ -167,7 +167,7 @@ class Host:
     log: logging.Logger
     health: Health = field(default_factory=Health)
     stores: Mapping[str, Any] = field(default_factory=dict)
-    reload: Reload | None = None
+    reload: ReloadConfig | None = None
     extensions: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -9,12 +9,12 @@ import asyncio
 import msgspec
 
 from collector.otlp import GROUPS
-from collector.wal.storage import Wal
+from collector.wal.storage import FileStorage
 
 EARLY_S = 0.1
 
 
-class Hasty(Wal):
+class Hasty(FileStorage):
     """A durable queue that answers first and writes a moment later."""
 
     async def append(self, batch, route="", items=0, *, again=False):

@@ -13,7 +13,7 @@ from collector.errors import Retryable
 from collector.model import Batch, Host, Request, Signal
 from collector.otlp import request_key
 from collector.stats import Stats
-from collector.wal.storage import Files, Wal
+from collector.wal.storage import Files, FileStorage
 
 
 def logs(*ids, received_at=None, tenant=""):
@@ -50,7 +50,7 @@ def host(name="file_storage", stats=None):
 
 
 def config(folder, **settings):
-    return Wal.Config(directory=str(folder), **{"reserve_bytes": 0, **settings})
+    return FileStorage.Config(directory=str(folder), **{"reserve_bytes": 0, **settings})
 
 
 async def until(condition):
@@ -89,7 +89,7 @@ async def drain(reader, wal):
 
 async def stored(folder, files=None, **settings):
     """Every id in the log of a folder, read by a new exporter from the oldest on."""
-    wal = Wal(config(folder, **settings), host(), files=files)
+    wal = FileStorage(config(folder, **settings), host(), files=files)
     async with wal:
         found = await drain(await wal.reader("check", ["logs"], "oldest"), wal)
     for name in (folder / "cursors").iterdir():

@@ -19,8 +19,8 @@ TABLE = [
     (r"collector\.otlp\..*|collector\.otlp", r"collector\.(model|errors)"),
     (r"collector\.http\..*", r"collector\.(model|errors)"),
     (r"collector\.documents\..*", rf"collector\.model|{_OTLP}|telemetry\.attributes"),
-    (r"collector\.pipeline\..*", rf"collector\.(model|errors)|{_OTLP}"),
-    (r"collector\.wal\..*", r"collector\.(model|errors)"),
+    (r"collector\.pipeline\..*", rf"{_NOUNS}|{_OTLP}"),
+    (r"collector\.wal\..*", _NOUNS),
     (
         r"collector\.sending_queue\..*",
         rf"{_NOUNS}|{_OTLP}|collector\.(wal|pipeline)(\..*)?",

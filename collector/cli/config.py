@@ -98,7 +98,7 @@ def _component(section: str, name: str) -> dict[str, Any]:
     "check",
     default=True,
     show_default=True,
-    help="Refuse to print a configuration that is not valid.",
+    help="Fail when the configuration is not valid.",
 )
 def print_config(
     config: tuple[str, ...], sets: tuple[str, ...], mode: str, form: str, check: bool

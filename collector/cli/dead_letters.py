@@ -1,8 +1,8 @@
 """
 `collector dead-letters`: documents that the store can never keep, and what to do about them.
 
-These are the letters of a store, whichever it is; those of a queue, whole requests that an exporter
-refused, are `collector queue`. `ls` and `show` only read, and may run beside the collector. `retry`
+These are the dead letters of a store, whichever it is; those of a queue, whole requests that an exporter
+rejected, are `collector queue`. `ls` and `show` only read, and may run beside the collector. `retry`
 and `drop` write: beside a collector on MongoDB they may, an SQLite file belongs to the collector
 while it runs, and the store says so.
 """
@@ -87,7 +87,7 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @store_options
 def ls(*, asking: Where, as_json: bool) -> None:
-    """List the letters: when, where, why, how large; the documents are left out."""
+    """List the dead letters: when, where, why, how large; the documents are left out."""
 
     async def question(store: Store) -> int:
         count = 0
@@ -107,7 +107,7 @@ def ls(*, asking: Where, as_json: bool) -> None:
 @click.argument("letter_id")
 @store_options
 def show(*, asking: Where, letter_id: str) -> None:
-    """Print the document of a letter, byte for byte."""
+    """Print the document of a dead letter, byte for byte."""
 
     async def question(store: Store) -> DeadLetter | None:
         async for letter in _letters(store):
@@ -125,26 +125,26 @@ def show(*, asking: Where, letter_id: str) -> None:
 @click.argument("letter_ids", nargs=-1)
 @store_options
 def retry(*, asking: Where, letter_ids: tuple[str, ...]) -> None:
-    """Write the documents of all letters, or of those named, again; what the store takes is forgotten."""
+    """Write the documents of all dead letters, or of those named, again; what the store takes is forgotten."""
 
     async def question(store: Store) -> tuple[int, int]:
         return await again(store, letter_ids)
 
     taken, remain = _with(asking, question, read_only=False)
-    click.echo(f"{taken} stored, {remain} refused again")
+    click.echo(f"{taken} stored, {remain} rejected again")
     if remain:
         raise click.exceptions.Exit(1)
 
 
 @dead_letters.command("drop")
 @click.argument("letter_ids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every letter.")
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_options
 def drop(*, asking: Where, letter_ids: tuple[str, ...], everything: bool, yes: bool) -> None:
-    """Delete letters, with the documents in them."""
+    """Delete dead letters, with the documents in them."""
     if bool(letter_ids) == everything:
-        raise click.UsageError("name the letters to delete, or say --all")
+        raise click.UsageError("name the dead letters to delete, or say --all")
     if not yes:
         what = "all dead letters" if everything else f"{len(letter_ids)} dead letters"
         click.confirm(f"Delete {what} for good?", abort=True)

@@ -165,7 +165,7 @@ def line(row: Row) -> str:
         missing = row.documents - row.found - row.expired
         said += f"\n    {missing} missing, {row.different} with another content"
         for reason, count in row.refused.items():
-            said += f"\n    {count} refused by the target for good ({reason}): its dead letters"
+            said += f"\n    {count} rejected by the target ({reason}): its dead letters"
         said += "".join(f"\n    {clip(each)}" for each in row.examples)
     return said
 
@@ -195,19 +195,19 @@ def _beside(source: str, target: str) -> Path:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Report]:
-    """Something to tell progress to."""
+    """Something to report progress to."""
     console = Console(stderr=True)
     if console.is_terminal:
         with _bar(console, what) as report:
             yield report
         return
-    told = ("", 0.0)
+    shown = ("", 0.0)
 
     def plain(name: str, documents: int, total: int) -> None:
-        nonlocal told
+        nonlocal shown
         text, now = f"{what} {name}: {documents} of {total}", time.monotonic()
-        if text != told[0] and (documents >= total or now - told[1] >= LINE_S):
-            told = (text, now)
+        if text != shown[0] and (documents >= total or now - shown[1] >= LINE_S):
+            shown = (text, now)
             click.echo(text, err=True)
 
     yield plain

@@ -46,7 +46,7 @@ def init(
     Make what the configuration wants and the database lacks, and report the rest.
 
     Nothing is dropped. Exit code 0 when everything is as configured, 1 when something is missing (dry
-    run) or stays different because it is somebody else's.
+    run) or stays different because it is not ours.
     """
     opened: Any = open_store(store, config, sets, read_only=True, kind=MongoDB)
     if sharded:

@@ -1,7 +1,7 @@
 """
 Questions that are answered in pages: `errors`, `slow`, `tasks`.
 
-They share how conditions are checked before anybody is asked, how pages are fetched until `--limit`
+They share how conditions are checked before a question is sent, how pages are fetched until `--limit`
 is reached, and how the cursor of the next page is shown. With `--json` each row is one line.
 """
 

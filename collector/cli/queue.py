@@ -23,13 +23,13 @@ from collector.cli.options import config_options, load_config
 from collector.errors import Retryable
 from collector.model import Host
 from collector.otlp import encode_json, new_message
-from collector.sending_queue.sender import Letter, letters_path, read_letters
+from collector.sending_queue.sender import DeadLetter, letters_path, read_letters
 from collector.stats import Stats
 from collector.wal.cursor import Cursor, file_name, limits, load_cursors
 from collector.wal.files import Files
 from collector.wal.format import SEGMENT_HEADER, Bad, Record, walk
 from collector.wal.segments import Log
-from collector.wal.storage import Wal
+from collector.wal.storage import FileStorage
 
 MISSING: Final = (
     "the configuration has no file_storage extension, so no queue is on disk; "
@@ -67,7 +67,7 @@ def _folder(directory: str | None, config: tuple[str, ...], sets: tuple[str, ...
     else:
         loaded = load_config(config, sets)
         settings = [part.config for part in loaded.extensions.values()]
-        found = [each.directory for each in settings if isinstance(each, Wal.Config)]
+        found = [each.directory for each in settings if isinstance(each, FileStorage.Config)]
     if not found:
         raise click.ClickException(MISSING)
     if len(found) > 1:
@@ -160,7 +160,7 @@ def _waiting(log: Log, cursor: Cursor) -> Iterator[Record]:
 @queue.command("peek")
 @click.argument("exporter")
 @click.option("--limit", default=10, show_default=True, help="How many requests to show.")
-@click.option("--dead-letters", is_flag=True, help="Show what the exporter refused for good.")
+@click.option("--dead-letters", is_flag=True, help="Show what the exporter rejected.")
 @folder_options
 def peek(*, folder: Path, exporter: str, limit: int, dead_letters: bool) -> None:
     """Print what waits for an exporter: one OTLP/JSON request per line, oldest first."""
@@ -179,7 +179,7 @@ def peek(*, folder: Path, exporter: str, limit: int, dead_letters: bool) -> None
         click.echo(encode_json(message, record.signal).decode())
 
 
-def _letter(letter: Letter) -> str:
+def _letter(letter: DeadLetter) -> str:
     batch = letter.batch()
     head = {
         "time": letter.time,
@@ -215,9 +215,9 @@ async def _replay(folder: Path, exporter: str) -> int:
     cursors, _ = load_cursors(Files(), folder / "cursors")
     if exporter not in cursors:
         raise click.ClickException(_unknown(exporter, sorted(cursors)))
-    settings = Wal.Config(directory=str(folder), create_directory=False)
+    settings = FileStorage.Config(directory=str(folder), create_directory=False)
     host = Host("queue", Stats(), logging.getLogger("collector.component.queue"))
-    async with Wal(settings, host) as wal:
+    async with FileStorage(settings, host) as wal:
         for letter in letters:
             try:
                 await wal.append(letter.batch(), f"@{exporter}", letter.items, again=True)

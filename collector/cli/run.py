@@ -2,7 +2,7 @@
 `collector run`: read the configuration, start the service, wait for a signal, stop.
 
 SIGHUP reads the configuration again, from the same sources: what is different in it is exchanged
-while requests come in, and a wrong one is refused with every problem in the log.
+while requests come in, and a wrong one is rejected with every problem in the log.
 
 The first SIGINT or SIGTERM stops gracefully: receivers answer what they hold, queues drain, exit 0.
 After it the signals have their default action again, so a second one ends the process at once,
@@ -54,10 +54,8 @@ class Lines(logging.Formatter):
         """Time, level, logger and message, with tabs between, as the OpenTelemetry Collector."""
         head = f"{stamp(record)}\t{record.levelname.lower()}\t{record.name}\t"
         return head + "".join(
-            letter
-            if letter in "\n\t" or letter.isprintable()
-            else letter.encode("unicode_escape").decode()
-            for letter in super().format(record)
+            char if char in "\n\t" or char.isprintable() else char.encode("unicode_escape").decode()
+            for char in super().format(record)
         )
 
 

@@ -2,9 +2,9 @@
 Where an answer comes from: a running collector, or a store that is opened to be read.
 
 In this order: the store that `--store` names; the collector that listens at `--endpoint`; and when
-nobody listens there, the store that the configuration names, so that a stopped collector can still
+nothing listens there, the store that the configuration names, so that a stopped collector can still
 be asked. All of them give the bytes that the HTTP port would send: a store is asked through the
-same functions and the same encoder, and what prints cannot tell them apart.
+same functions and the same encoder, and the printing side sees no difference.
 
 The HTTP client is small on purpose: no proxy, no redirect, a bounded answer, the token from the
 environment and never from the command line.

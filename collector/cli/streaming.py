@@ -3,7 +3,7 @@ An answer that never ends, read over HTTP: `collector tail` from a running colle
 
 The connection is read in a thread, because the client is a blocking one; to stop reading, its
 socket is shut down. When it ends (the collector is restarted, the network breaks, nothing was heard
-for too long), it is opened again from the last position, for as long as somebody wants to read. A
+for too long), it is opened again from the last position, until the reader stops. A
 record that comes again around that is recognised by its id.
 """
 

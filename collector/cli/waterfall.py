@@ -186,11 +186,11 @@ class _Block:
 
     def _inside(self, row: Row, indent: str) -> Iterator[str]:
         """What a span says about itself, then what happened in it."""
-        if told := self._told(row.span):
-            yield from self._folded(indent, told, indent=indent, how=DIM)
+        if details := self._details(row.span):
+            yield from self._folded(indent, details, indent=indent, how=DIM)
         for link in row.span.get("links", ()):
-            told = f"linked to trace {clip(link.get('trace_id', ''))}"
-            yield from self._folded(indent, told, indent=indent, how=DIM)
+            details = f"linked to trace {clip(link.get('trace_id', ''))}"
+            yield from self._folded(indent, details, indent=indent, how=DIM)
         happened = [(log["time_unix_nano"], self._log(log, indent)) for log in row.logs]
         happened += [
             (event.get("time_unix_nano", 0), self._event(event, indent))
@@ -199,13 +199,13 @@ class _Block:
         for _, lines in sorted(happened, key=lambda found: found[0]):
             yield from lines
 
-    def _told(self, span: Document) -> str:
+    def _details(self, span: Document) -> str:
         found = span.get("attributes", {})
         keys = found if self._style.verbose else [key for key in KEY_ATTRIBUTES if key in found]
-        told = [(key, found[key]) for key in keys]
+        details = [(key, found[key]) for key in keys]
         if "status_message" in span:
-            told.append(("status_message", span["status_message"]))
-        return pairs(told + self._own_context(span))
+            details.append(("status_message", span["status_message"]))
+        return pairs(details + self._own_context(span))
 
     def _own_context(self, document: Document) -> list[tuple[str, Any]]:
         context = document.get("context", {})

@@ -3,7 +3,7 @@ The connector servicegraph: from spans to the edges between services.
 
 A request from one service to another is a client span and, below it, a server span, often in
 different batches. The first of the two waits for the other for a short time; together they are one
-edge. A span that stays alone still tells of an edge when it names its peer (`peer.service`, a
+edge. A span that stays alone still shows an edge when it names its peer (`peer.service`, a
 database), or when it is the root of a trace: then the client is "user". Names and labels are those
 of the OpenTelemetry Collector and of Grafana Tempo, so Grafana's service graph works.
 
@@ -82,7 +82,7 @@ class ServiceGraph:
         store: Store = Store()
         """Spans that wait for their other half."""
         cache_loop: Duration = Duration(60)
-        """How often series are looked through that nobody needs any more."""
+        """How often series are looked through that no edge needs any more."""
         metrics_expiration: Duration = Duration(0)
         """Series without a request for so long are forgotten; 0 = never."""
         store_expiration_loop: Duration = Duration(2)
@@ -183,7 +183,7 @@ class ServiceGraph:
                 return
             half.peer = first(self.config.virtual_node_peer_attributes, own)
         link = span.span_id if client else span.parent_span_id
-        if not link:  # a root waits for nobody
+        if not link:  # a root has no other half
             half.root = True
             self._alone(tenant, half)
             return
@@ -285,7 +285,7 @@ class ServiceGraph:
 
 
 def other(half: Half, service: str) -> Half:
-    """The half that nobody sent, as the one that is known saw it."""
+    """The half that no service sent, as the one that is known saw it."""
     return Half(service, half.seconds, half.failed, 0.0, not half.client)
 
 

@@ -123,7 +123,7 @@ class SpanMetrics:
         resource_metrics_cache_size: int = 1000
         """Resources that are remembered; the one without spans for longest is forgotten."""
         resource_metrics_key_attributes: tuple[str, ...] = ()
-        """The attributes that tell resources apart; empty means all."""
+        """The attributes that distinguish resources; empty means all."""
 
         def check(self) -> Iterator[str]:
             """What the types cannot say."""

@@ -83,7 +83,7 @@ from collector.documents.json import loads as loads
 from collector.documents.json import text as text
 from collector.documents.promoted_attributes import LOG as LOG
 from collector.documents.promoted_attributes import SPAN as SPAN
-from collector.documents.promoted_attributes import Take
+from collector.documents.promoted_attributes import Promoted
 from collector.documents.promoted_attributes import as_parts as as_parts
 from collector.documents.rebuild import rebuild_into
 from collector.documents.schema import CORE as CORE
@@ -163,7 +163,7 @@ def level(severity_number: int, severity_text: str) -> str:
     return LEVEL_WORDS.get(severity_text.upper(), "INFO")
 
 
-def _take(table: dict[str, Take], found: Document, document: Document) -> None:
+def _take(table: dict[str, Promoted], found: Document, document: Document) -> None:
     """Move or copy well-known attributes to their places; the rule of the module's docstring."""
     for name in [name for name in found if name in table]:
         take = table[name]

@@ -1,7 +1,7 @@
 """
 Which attributes a document gives a place of their own.
 
-A `Take` says: the attribute of this name goes to `section.key`. A canonical name (semantic
+A `Promoted` says: the attribute of this name goes to `section.key`. A canonical name (semantic
 conventions, or ours) with the right type moves there; an application's own spelling is copied and
 stays, so that the way back can tell the two apart: a value whose canonical name or spelling is
 still among the attributes came from there, any other one was moved.
@@ -14,7 +14,7 @@ from telemetry import attributes as names
 
 
 @dataclass(slots=True, frozen=True)
-class Take:
+class Promoted:
     """
     One attribute with a place of its own.
 
@@ -35,29 +35,29 @@ class Take:
     text: bool = False
 
 
-def _context() -> dict[str, Take]:
+def _context() -> dict[str, Promoted]:
     table = {}
     for name, key in names.CONTEXT.items():
-        table[name] = Take("context", key, str, other=key, text=True)
-        table[key] = Take("context", key, str, canonical=False, other=name, text=True)
+        table[name] = Promoted("context", key, str, other=key, text=True)
+        table[key] = Promoted("context", key, str, canonical=False, other=name, text=True)
     return table
 
 
-SPAN: Final[dict[str, Take]] = _context()
-LOG: Final[dict[str, Take]] = {
+SPAN: Final[dict[str, Promoted]] = _context()
+LOG: Final[dict[str, Promoted]] = {
     **_context(),
-    names.CODE_FUNCTION: Take(None, "function_name", str),
-    names.CODE_FILE: Take(None, "file_path", str),
-    names.CODE_LINE: Take(None, "line_number", int),
-    names.EXCEPTION_TYPE: Take("exception", "type", str),
-    names.EXCEPTION_MESSAGE: Take("exception", "message", str),
-    names.EXCEPTION_STACKTRACE: Take("exception", "stacktrace", str),
-    names.EXECUTION_TIME_MS: Take("trace", "execution_time_ms", float),
-    names.EXECUTION_STATUS: Take("trace", "status", str),
+    names.CODE_FUNCTION: Promoted(None, "function_name", str),
+    names.CODE_FILE: Promoted(None, "file_path", str),
+    names.CODE_LINE: Promoted(None, "line_number", int),
+    names.EXCEPTION_TYPE: Promoted("exception", "type", str),
+    names.EXCEPTION_MESSAGE: Promoted("exception", "message", str),
+    names.EXCEPTION_STACKTRACE: Promoted("exception", "stacktrace", str),
+    names.EXECUTION_TIME_MS: Promoted("trace", "execution_time_ms", float),
+    names.EXECUTION_STATUS: Promoted("trace", "status", str),
 }
 
 
-def as_parts(table: dict[str, Take]) -> dict[str, tuple[str | None, str, int, bool, str, bool]]:
+def as_parts(table: dict[str, Promoted]) -> dict[str, tuple[str | None, str, int, bool, str, bool]]:
     """A table as the native core wants it; kinds are the first letters of their types."""
     return {
         name: (

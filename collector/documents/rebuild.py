@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from collector.documents.json import dumps
-from collector.documents.promoted_attributes import LOG, SPAN, Take
+from collector.documents.promoted_attributes import LOG, SPAN, Promoted
 from collector.documents.schema import WORDS
 from collector.model import Signal
 
@@ -137,7 +137,7 @@ def set_value(target: Any, value: Any) -> None:
         set_attributes(target.kvlist_value.values, value.get("$escape", value))
 
 
-def _untaken(table: dict[str, Take], document: Document) -> Document:
+def _untaken(table: dict[str, Promoted], document: Document) -> Document:
     """The attributes as they were sent: what `_take` moved goes back."""
     found = dict(document.get("attributes", {}))
     for name, take in table.items():

@@ -7,7 +7,7 @@ than a second rendering of the protobuf. Text from the data never reaches the te
 is not printable (escape sequences, newlines, direction marks) is written as `\x1b`.
 
 Terminals can be slow or stopped (Ctrl-S, a full pipe), so a thread writes, and a write that fails
-is counted and costs nobody their batch.
+is counted and fails no batch.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Literal, TextIO
 import msgspec
 
 from collector.documents.build import Document, documents, dumps
+from collector.errors import printable
 from collector.model import Batch, Host, Signal
 from collector.otlp import GROUPS, count, items, resources
 
@@ -159,8 +160,10 @@ def line(signal: Signal, document: Document) -> str:
         head = [document.get("name", ""), document.get("type", ""), value]
     pairs = {"service": document.get("service", ""), **document.get("context", {})}
     pairs |= document.get("attributes", {})
-    words = [safe(str(word)) for word in head if word != ""]
-    return " ".join([*words, *(f"{safe(key)}={safe(str(value))}" for key, value in pairs.items())])
+    words = [printable(str(word)) for word in head if word != ""]
+    return " ".join(
+        [*words, *(f"{printable(key)}={printable(str(value))}" for key, value in pairs.items())]
+    )
 
 
 def dump(value: Any, indent: str) -> Iterator[str]:
@@ -170,18 +173,8 @@ def dump(value: Any, indent: str) -> Iterator[str]:
     )
     for key, inner in pairs:
         if isinstance(inner, dict | list) and inner:
-            yield f"{indent}{safe(str(key))}:"
+            yield f"{indent}{printable(str(key))}:"
             yield from dump(inner, indent + INDENT)
         else:
             shown = inner if isinstance(inner, str) else json.dumps(inner)
-            yield f"{indent}{safe(str(key))}: {safe(shown)}"
-
-
-def safe(text: str) -> str:
-    """Text that cannot steer a terminal: everything that is not printable becomes an escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+            yield f"{indent}{printable(str(key))}: {printable(shown)}"

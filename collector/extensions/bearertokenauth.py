@@ -3,9 +3,9 @@ bearertokenauth: the secret that a sender must show, `Authorization: Bearer <tok
 
 A receiver asks it with the values of its header before it reads a body. Only hashes of the tokens
 are kept for that, and every one of them is compared, each in constant time, so that how long a
-refusal takes says nothing about how close a guess was. Two valid tokens at once let senders change
+rejection takes says nothing about how close a guess was. Two valid tokens at once let senders change
 over one by one. A token file is read again when it has changed; a file that cannot be read, or is
-empty, leaves the tokens as they were, so that a half-written file locks nobody out.
+empty, leaves the tokens as they were, so that a half-written file locks no client out.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ class BearerTokenAuth:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Nothing to close; whoever asks until the successor is in place still gets an answer."""
+        """Nothing to close; receivers that ask until the successor is in place still get an answer."""
 
     def authenticate(self, values: Sequence[bytes]) -> bool:
         """

@@ -7,7 +7,7 @@ shared `Health` and asks no component: a probe must answer while a disk hangs.
 
 With `reload_path` a POST to that path reads the configuration again and answers what became of it.
 It is off unless asked for, and then for loopback only: the Host must be a loopback name and an
-Origin, which every browser sends, is refused, so that no web page can give the order.
+Origin, which every browser sends, is rejected, so that no web page can give the order.
 """
 
 import json
@@ -66,7 +66,7 @@ class HealthCheck:
             if host_name(self.endpoint) not in LOOPBACK:
                 raise ValueError(
                     f'reload_path needs a loopback endpoint, and "{self.endpoint}" is none: '
-                    "anybody who reaches the port could give the order"
+                    "every client that reaches the port could give the order"
                 )
 
     def __init__(self, config: Config, host: Host) -> None:

@@ -6,7 +6,12 @@ what is too large, `repair` saves the neighbours of what is broken, `json` is th
 `server_status` is what we answer and `client_status` what we are answered. Importers name this package.
 """
 
-from collector.otlp.client_status import Taken, bounded, read_response, read_retry_info, read_status
+from collector.otlp.client_status import (
+    ExportSuccess,
+    read_response,
+    read_retry_info,
+    read_status,
+)
 from collector.otlp.codec import (
     BAD_IDS,
     GROUPS,
@@ -39,9 +44,8 @@ __all__ = [
     "TOO_LARGE",
     "Decoded",
     "Encoding",
+    "ExportSuccess",
     "Limits",
-    "Taken",
-    "bounded",
     "count",
     "decode",
     "encode",

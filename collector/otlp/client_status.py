@@ -1,33 +1,31 @@
 """
-What a client of OTLP hears: the response of an export, and `google.rpc.Status`, as plain values.
+What a client of OTLP is answered: the response of an export, and `google.rpc.Status`, as plain values.
 
-The other side is a stranger. What cannot be read says nothing (an unreadable success is a success,
-an unreadable error has the status line alone), texts are shortened before anybody logs them, and a
+The other side is not trusted. What cannot be read says nothing (an unreadable success is a success,
+an unreadable error has the status line alone), texts are shortened before they are logged, and a
 wait that it asks for is bounded, so that a wrong answer cannot stop a queue for days.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from collector.errors import bounded
 from collector.model import Signal
 from collector.otlp.server_status import RESPONSES, shorten
 
-LONGEST_DELAY_S: Final = 600.0
-"""The longest wait that another server can ask for."""
-
 
 @dataclass(slots=True, frozen=True)
-class Taken:
+class ExportSuccess:
     """
     A success, perhaps a partial one.
 
     Args:
-        rejected: items that were refused for good.
+        rejected: items that were rejected.
         message: why, or a warning; empty when there is neither.
     """
 
@@ -49,12 +47,7 @@ class Failure:
     delay_s: float | None = None
 
 
-def bounded(delay_s: float) -> float:
-    """A wait that another server asks for, within reason."""
-    return min(max(delay_s, 0.0), LONGEST_DELAY_S)
-
-
-def read_response(signal: Signal, data: bytes, *, json: bool = False) -> Taken:
+def read_response(signal: Signal, data: bytes, *, json: bool = False) -> ExportSuccess:
     """
     The body of a success.
 
@@ -67,12 +60,12 @@ def read_response(signal: Signal, data: bytes, *, json: bool = False) -> Taken:
     if json:
         partial = _member(_object(data), "partialSuccess", dict) or {}
         rejected = _whole(partial.get(member))
-        return Taken(rejected, shorten(_member(partial, "errorMessage", str) or ""))
+        return ExportSuccess(rejected, shorten(_member(partial, "errorMessage", str) or ""))
     try:
         found = kind.FromString(data).partial_success
     except DecodeError:
-        return Taken()
-    return Taken(max(0, getattr(found, field)), shorten(found.error_message))
+        return ExportSuccess()
+    return ExportSuccess(max(0, getattr(found, field)), shorten(found.error_message))
 
 
 def read_status(data: bytes, *, json: bool = False) -> Failure:

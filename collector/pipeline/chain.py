@@ -97,7 +97,7 @@ def joined(failures: Sequence[BaseException]) -> CollectorError:
     return Retryable(text, max(delays, default=1.0))
 
 
-class Junction:
+class FanOut:
     """
     Hands each batch to several consumers at the same time.
 
@@ -184,8 +184,8 @@ def share(
     """
     if len(branches) == 1:
         return branches[0][0]
-    made = Junction(branches, stats)
-    if isinstance(before, Junction):
+    made = FanOut(branches, stats)
+    if isinstance(before, FanOut):
         made.taken = before.taken
     return made
 

@@ -29,7 +29,7 @@ from collector.processors.shared.attribute_map import (
     offload,
     sift,
 )
-from collector.processors.shared.quiet import Quiet
+from collector.stats import QuietLog
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +104,7 @@ class Filter:
     def __init__(self, config: Config, host: Host, next: Consume) -> None:  # noqa: A002 - the word of the protocol
         self.host = host
         self.next = next
-        self._quiet = Quiet(host.log)
+        self._quiet_log = QuietLog(host.log)
         self._asks: dict[Signal, dict[str, Ask]] = {}
         for signal in Signal:
             made = list(conditions(config, signal))
@@ -210,7 +210,7 @@ class Filter:
         if mode == "propagate":
             raise Permanent(f'processor "{self.host.id}": {text}')
         if mode == "ignore":
-            self._quiet.warning("%s; the item is kept", text)
+            self._quiet_log.warning("%s; the item is kept", text)
         return False
 
 

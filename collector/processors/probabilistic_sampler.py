@@ -33,7 +33,7 @@ from collector.processors.shared.attribute_map import (
     text_of,
     value_of,
 )
-from collector.processors.shared.quiet import Quiet
+from collector.stats import QuietLog
 
 ALL: Final = 1 << 56
 """Thresholds are 0 (keep all) to `ALL` (keep none); randomness is below it."""
@@ -115,7 +115,7 @@ class ProbabilisticSampler:
         self.config = config
         self.host = host
         self.next = next
-        self._quiet = Quiet(host.log)
+        self._quiet_log = QuietLog(host.log)
         share = single(config.sampling_percentage)
         self._ratio = min(share, 100.0) / 100
         self._hashing = config.mode == "hash_seed"
@@ -153,7 +153,7 @@ class ProbabilisticSampler:
                     try:
                         kept.append(decide(item))
                     except Unusable as reason:
-                        self._quiet.warning("An item cannot be sampled properly: %s", reason)
+                        self._quiet_log.warning("An item cannot be sampled properly: %s", reason)
                         kept.append(not self.config.fail_closed)
                         unusable += self.config.fail_closed
                 sieve.take_out(scope, kept)

@@ -28,9 +28,9 @@ from collector.errors import CollectorError, Retryable
 from collector.model import Batch, Consume, Duration, Host
 from collector.otlp import count
 from collector.processors.shared.attribute_map import arrived, dropped, handed_on
-from collector.processors.shared.quiet import Quiet
 from collector.processors.shared.view import Item as Item
 from collector.processors.shared.view import View as View
+from collector.stats import QuietLog
 
 THREADS: Final = 4
 """Calls of a plain function at once; more wait for their turn, within their time budget."""
@@ -66,7 +66,7 @@ class Python:
         self.host = host
         self.next = next
         self._function = imported(config.function)
-        self._quiet = Quiet(host.log)
+        self._quiet_log = QuietLog(host.log)
         self._turn = asyncio.Semaphore(THREADS)
 
     @staticmethod
@@ -163,7 +163,7 @@ class Python:
         self.host.stats.add("otelier_processor_errors", processor=self.host.id, reason=reason)
         fate = {"propagate": "refused", "ignore": "passed on unchanged", "drop": "dropped"}
         planned = isinstance(error, TimeBudget | CollectorError)
-        self._quiet.warning(
+        self._quiet_log.warning(
             "%s failed, the batch is %s: %s: %s",
             self.config.function,
             fate[self.config.error_mode],

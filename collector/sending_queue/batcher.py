@@ -36,7 +36,7 @@ class Entry:
     result: "asyncio.Future[None] | None" = None
 
 
-class Memory:
+class MemoryQueue:
     """
     The queue in memory, bounded by the sum of its entries' sizes, including those in delivery.
 
@@ -142,7 +142,7 @@ class _Waiting:
     weight: int = 0
 
 
-class Bundler:
+class Batcher:
     """
     Collects entries of one signal and tenant until there are enough.
 

@@ -115,7 +115,7 @@ class RetryOnFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                     yield f"'max_elapsed_time' must not be less than '{key}'"
 
 
-class Sending(msgspec.Struct, frozen=True, kw_only=True):
+class ExporterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
     How to deliver to one exporter, from its `Config`.
 
@@ -130,7 +130,7 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 0.0
 
     @classmethod
-    def of(cls, config: msgspec.Struct) -> "Sending":
+    def of(cls, config: msgspec.Struct) -> "ExporterSettings":
         """Read the shared keys of an exporter; those that it does not have are off."""
         queue: SendingQueue | None = getattr(config, "sending_queue", None)
         retry: RetryOnFailure | None = getattr(config, "retry_on_failure", None)

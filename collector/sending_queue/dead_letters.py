@@ -21,7 +21,7 @@ from collector.otlp import count, encode, new_message
 from collector.wal.storage import Files, file_name
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the file."""
 
     time: datetime
@@ -60,12 +60,12 @@ def letters_path(folder: Path, exporter: str) -> Path:
     return folder / "dead_letters" / f"{file_name(exporter)}.jsonl"
 
 
-def read_letters(files: Files, path: Path) -> Iterator[Letter]:
+def read_letters(files: Files, path: Path) -> Iterator[DeadLetter]:
     """The letters in a file; a torn last line and lines of others are passed over."""
     with contextlib.suppress(FileNotFoundError):
         for line in files.read_all(path).split(b"\n")[:-1]:
             with contextlib.suppress(msgspec.DecodeError):
-                yield msgspec.json.decode(line, type=Letter)
+                yield msgspec.json.decode(line, type=DeadLetter)
 
 
 class DeadLetters:
@@ -118,7 +118,7 @@ class DeadLetters:
         key = f"{batch.signal.value} {batch.request.key.hex()}"
         if key in keys:
             return
-        letter = Letter(
+        letter = DeadLetter(
             time=datetime.fromtimestamp(self._now() / 1e9, UTC),
             exporter=self._exporter,
             signal=batch.signal,

@@ -14,13 +14,13 @@ from typing import Any, Final
 from collector.errors import CollectorError, Denied, Permanent, Retryable
 from collector.model import Batch, Consume, Host
 from collector.otlp import NOUNS, count
-from collector.sending_queue.config import RetryOnFailure, Sending
+from collector.sending_queue.config import ExporterSettings, RetryOnFailure
 from collector.sending_queue.dead_letters import DeadLetters
 from collector.sending_queue.split import part, units
+from collector.stats import QuietLog
 
 MEMORY_GIVES_UP_S: Final = 300.0
 """`max_elapsed_time` of queues in memory, as in the OpenTelemetry Collector."""
-QUIET_S: Final = 60.0
 
 
 class Stopped(Exception):
@@ -31,7 +31,7 @@ class GivenUp(Permanent):
     """It could have been taken later, but the configuration says not to try longer."""
 
 
-class Attempts:
+class RetrySender:
     """
     Calls one exporter.
 
@@ -50,7 +50,7 @@ class Attempts:
         self,
         host: Host,
         consume: Consume,
-        sending: Sending,
+        sending: ExporterSettings,
         letters: DeadLetters | None,
         *,
         durable: bool,
@@ -71,7 +71,7 @@ class Attempts:
         self._sleep = sleep
         self._clock = clock
         self._chance = chance
-        self._quiet_until = 0.0
+        self.report = QuietLog(host.log, clock).warning
         self._waiting = 0  # for their next attempt, and to be woken by a success
         self._revived = asyncio.Event()  # a new one after each use
 
@@ -240,10 +240,3 @@ class Attempts:
     def count(self, name: str, amount: int = 1, **attributes: str) -> None:
         """Count something about this exporter."""
         self._host.stats.add(name, amount, exporter=self._host.id, **attributes)
-
-    def report(self, text: str, *values: object) -> None:
-        """One log line a minute at most."""
-        now = self._clock()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_S
-            self._host.log.warning(text, *values)

@@ -9,8 +9,8 @@ Attempts, retries and what is refused for good are in sending_queue/retry.py. Th
 request is settled, which means delivered or kept as dead letters; what is not settled at the end
 stays in the log.
 
-Each exporter has a `Delivery` of its own. They share the log and nothing else, so the slowest of
-them delays nobody. When the configuration is read again, one `Delivery` takes over what another
+Each exporter has a `QueueSender` of its own. They share the log and nothing else, so the slowest of
+them delays nobody. When the configuration is read again, one `QueueSender` takes over what another
 leaves: from the log by its cursor, from memory by `give_back` and `take_over`.
 """
 
@@ -24,27 +24,27 @@ from typing import Final, Self
 from collector.errors import CollectorError, Permanent, Retryable
 from collector.model import Batch, Consume, Host
 from collector.otlp import NOUNS, count, new_message
-from collector.sending_queue.batcher import Bundler, Memory, weigh
+from collector.sending_queue.batcher import Batcher, MemoryQueue, weigh
 from collector.sending_queue.batcher import Entry as Entry
 from collector.sending_queue.config import Batching as Batching
+from collector.sending_queue.config import ExporterSettings as ExporterSettings
 from collector.sending_queue.config import RetryOnFailure as RetryOnFailure
-from collector.sending_queue.config import Sending as Sending
 from collector.sending_queue.config import SendingQueue as SendingQueue
 from collector.sending_queue.config import Sizer
+from collector.sending_queue.dead_letters import DeadLetter as DeadLetter
 from collector.sending_queue.dead_letters import DeadLetters as DeadLetters
-from collector.sending_queue.dead_letters import Letter as Letter
 from collector.sending_queue.dead_letters import letters_path as letters_path
 from collector.sending_queue.dead_letters import read_letters as read_letters
-from collector.sending_queue.retry import Attempts, GivenUp, Stopped
+from collector.sending_queue.retry import GivenUp, RetrySender, Stopped
 from collector.sending_queue.split import joined, parts
-from collector.wal.storage import Reader, Record, Wal
+from collector.wal.storage import FileStorage, Reader, Record
 
 MAX_WINDOW: Final = 10_000
 TOGETHER: Final = 500
 """Items that a store is given at once, of requests that wait anyway: it shares its writes."""
 
 
-class Delivery:
+class QueueSender:
     """
     Delivers to one exporter.
 
@@ -65,9 +65,9 @@ class Delivery:
         self,
         host: Host,
         consume: Consume,
-        sending: Sending,
+        sending: ExporterSettings,
         *,
-        wal: Wal | None = None,
+        wal: FileStorage | None = None,
         reader: Reader | None = None,
         letters: DeadLetters | None = None,
         merge: bool = True,
@@ -87,12 +87,12 @@ class Delivery:
         self._batching = queue.batch
         self._sizer: Sizer = queue.sizer
         self._window = min(queue.queue_size, MAX_WINDOW)
-        self._memory: Memory | None = None
+        self._memory: MemoryQueue | None = None
         if reader is None and sending.queue is not None:
-            self._memory = Memory(queue.queue_size, block=queue.block_on_overflow)
-        self._bundler = Bundler(queue.batch)
+            self._memory = MemoryQueue(queue.queue_size, block=queue.block_on_overflow)
+        self._batcher = Batcher(queue.batch)
         self._slots = asyncio.Semaphore(queue.num_consumers)
-        self._attempts = Attempts(
+        self._retry_sender = RetrySender(
             host,
             consume,
             sending,
@@ -126,7 +126,7 @@ class Delivery:
         A durable queue keeps the rest on disk. A queue in memory makes one attempt for each of its
         entries; what then fails, or is cut off by the deadline of the stop, is lost and counted.
         """
-        self._attempts.stopping.set()
+        self._retry_sender.stopping.set()
         try:
             if self._memory is not None:
                 self._memory.close()
@@ -141,7 +141,7 @@ class Delivery:
             for task in tasks:
                 task.cancel()
             if self._memory is not None:
-                for bundle in (*self._ready, *self._bundler.rest(), self._memory.rest()):
+                for bundle in (*self._ready, *self._batcher.rest(), self._memory.rest()):
                     self._lost(bundle, "shutdown")
                 self._ready.clear()
             for watcher in self._watched.values():
@@ -159,12 +159,12 @@ class Delivery:
             Where it will be found when this has stopped.
         """
         self._left = []
-        self._attempts.kept = True
+        self._retry_sender.kept = True
         return self._left
 
     async def take_over(self, entries: Sequence[Entry]) -> None:
         """
-        Deliver what another `Delivery` to this exporter gave back, whatever the queue's size is.
+        Deliver what another `QueueSender` to this exporter gave back, whatever the queue's size is.
 
         Raises:
             Retryable: the durable log does not take it.
@@ -198,7 +198,9 @@ class Delivery:
         try:
             await self._memory.put(entry)
         except CollectorError:
-            self._attempts.count(f"otelcol_exporter_enqueue_failed_{NOUNS[batch.signal]}", items)
+            self._retry_sender.count(
+                f"otelcol_exporter_enqueue_failed_{NOUNS[batch.signal]}", items
+            )
             raise
         finally:
             self._publish()
@@ -207,9 +209,9 @@ class Delivery:
 
     async def _directly(self, batch: Batch, items: int) -> None:
         """One request while its sender waits; what becomes of it is the sender's to know."""
-        add, noun = self._attempts.count, NOUNS[batch.signal]
+        add, noun = self._retry_sender.count, NOUNS[batch.signal]
         try:
-            await self._attempts.until_known(batch)
+            await self._retry_sender.until_known(batch)
         except (Stopped, Permanent) as error:
             add(f"otelcol_exporter_send_failed_{noun}", items)
             text = "the collector stops" if isinstance(error, Stopped) else str(error)
@@ -227,7 +229,7 @@ class Delivery:
         """
         if self._reader is None or self._reader.is_done(number):
             return
-        if self._attempts.stopping.is_set():
+        if self._retry_sender.stopping.is_set():
             raise Retryable("the collector stops; send it again")
         watcher = self._watched.get(number)
         if watcher is None:
@@ -255,18 +257,18 @@ class Delivery:
         try:
             while True:
                 fetching = fetching or asyncio.create_task(self._fetch())
-                wait_s = self._bundler.wait_s(self._clock())
+                wait_s = self._batcher.wait_s(self._clock())
                 done, _ = await asyncio.wait({fetching}, timeout=wait_s)
                 if done:
                     entries, fetching = fetching.result(), None
                     if not entries:
                         break
                     for entry in entries:
-                        self._ready.extend(self._bundler.add(entry, self._clock()))
-                self._ready.extend(self._bundler.due(self._clock()))
+                        self._ready.extend(self._batcher.add(entry, self._clock()))
+                self._ready.extend(self._batcher.due(self._clock()))
                 await self._hand_out()
             if self._reader is None:
-                self._ready.extend(self._bundler.rest())
+                self._ready.extend(self._batcher.rest())
                 await self._hand_out()
         finally:
             if fetching is not None and not fetching.cancel() and not fetching.exception():
@@ -281,7 +283,7 @@ class Delivery:
             try:
                 records = await self._reader.read(self._window)
             except OSError as error:
-                self._attempts.report("cannot read the queue: %s", error)
+                self._retry_sender.report("cannot read the queue: %s", error)
                 await self._sleep(5.0)
                 continue
             if not records:
@@ -292,7 +294,7 @@ class Delivery:
                     record.signal, new_message(record.signal), record.request, record.payload
                 )
                 reason = Permanent("it cannot be decoded any more")
-                await self._attempts.bury(batch, record.items, reason)
+                await self._retry_sender.bury(batch, record.items, reason)
                 self._reader.done([record.number])
         return entries
 
@@ -358,7 +360,7 @@ class Delivery:
             batch = joined([entry.batch for entry in entries])
             limit = self._batching.max_size if self._batching is not None else 0
             sizer = self._batch_sizer
-            error = await self._attempts.each(
+            error = await self._retry_sender.each(
                 list(parts(batch, limit, sizer)) if limit else [batch]
             )
         except Stopped:
@@ -379,13 +381,13 @@ class Delivery:
             self._settle(entry, error)
 
     def _lost(self, entries: Sequence[Entry], reason: str) -> None:
-        """Entries of a queue in memory that this `Delivery` does not deliver any more."""
+        """Entries of a queue in memory that this `QueueSender` does not deliver any more."""
         if self._left is not None:
             self._left += entries
             return
         if self._reader is None:
             for entry in entries:
-                self._attempts.drop(entry.batch, entry.items, reason)
+                self._retry_sender.drop(entry.batch, entry.items, reason)
                 self._settle(entry, Retryable("the collector stopped"))
 
     def _settle(self, entry: Entry, error: Exception | None) -> None:
@@ -428,7 +430,9 @@ class DurableFanOut:
         deliveries: of these exporters; the answer waits for those with `wait_for_result`.
     """
 
-    def __init__(self, wal: Wal, route: str, deliveries: Sequence[Delivery] = ()) -> None:
+    def __init__(
+        self, wal: FileStorage, route: str, deliveries: Sequence[QueueSender] = ()
+    ) -> None:
         self.wal = wal
         self.deliveries = tuple(deliveries)
         self._route = route
@@ -451,14 +455,14 @@ class DurableFanOut:
 async def durable(
     host: Host,
     consume: Consume,
-    sending: Sending,
-    wal: Wal,
+    sending: ExporterSettings,
+    wal: FileStorage,
     routes: Sequence[str],
     *,
     merge: bool = True,
-) -> Delivery:
+) -> QueueSender:
     """
-    A `Delivery` from a durable log, not started yet.
+    A `QueueSender` from a durable log, not started yet.
 
     Args:
         host: of the exporter.
@@ -466,9 +470,9 @@ async def durable(
         sending: with a queue that has `storage`.
         wal: that storage, open.
         routes: the pipelines that have the exporter.
-        merge: see `Delivery`.
+        merge: see `QueueSender`.
     """
     start = sending.queue.start if sending.queue is not None else "now"
     reader = await wal.reader(host.id, routes, start)
     letters = DeadLetters(wal.folder, host.id, wal.config.dead_letter_bytes, wal.files)
-    return Delivery(host, consume, sending, wal=wal, reader=reader, letters=letters, merge=merge)
+    return QueueSender(host, consume, sending, wal=wal, reader=reader, letters=letters, merge=merge)

@@ -10,13 +10,13 @@ from typing import Any
 
 from collector.config import ComponentConfig
 from collector.errors import StartFailed
-from collector.sending_queue.sender import Delivery, Sending, durable
-from collector.service.parts import EXPORTER, EXTENSION, QUEUE, STORAGE, Part, named
+from collector.sending_queue.sender import ExporterSettings, QueueSender, durable
+from collector.service.parts import EXPORTER, EXTENSION, QUEUE, STORAGE, RunningComponent, named
 from collector.service.running import Context
-from collector.wal.storage import Wal
+from collector.wal.storage import FileStorage
 
 
-class Sinks:
+class Exporters:
     """
     Storages, exporters, queues and extensions.
 
@@ -26,11 +26,11 @@ class Sinks:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._running: dict[tuple[str, str], Part] = {}
-        self._queues: dict[str, Part] = {}
-        self._cursors: list[tuple[Wal, str]] = []  # made by this change
+        self._running: dict[tuple[str, str], RunningComponent] = {}
+        self._queues: dict[str, RunningComponent] = {}
+        self._cursors: list[tuple[FileStorage, str]] = []  # made by this change
 
-    def end(self, name: str) -> Part | None:
+    def end(self, name: str) -> RunningComponent | None:
         """What a pipeline hands to for an exporter: its queue, else itself; None until it runs."""
         if self._queue_origin(name) is not None:
             return self._queues.get(name)
@@ -47,7 +47,7 @@ class Sinks:
     def _is_storage(self, name: str) -> bool:
         """Whether an extension keeps the queues of exporters."""
         cls = self._context.config.extensions[name].cls
-        return isinstance(cls, type) and issubclass(cls, Wal)
+        return isinstance(cls, type) and issubclass(cls, FileStorage)
 
     def _told(self, kind: str, name: str) -> ComponentConfig:
         """What the configuration says about a component."""
@@ -97,8 +97,8 @@ class Sinks:
 
     def _queue_origin(self, name: str) -> tuple[Any, ...] | None:
         """What the queue of an exporter is made from; None when it has none."""
-        sending = Sending.of(self._context.config.exporters[name].config)
-        if sending == Sending():
+        sending = ExporterSettings.of(self._context.config.exporters[name].config)
+        if sending == ExporterSettings():
             return None
         storage = sending.queue.storage if sending.queue is not None else ""
         exporter = self._running.get(("exporters", name))
@@ -122,7 +122,7 @@ class Sinks:
     async def stop_queues(self) -> None:
         """Stop those that do not; what they hold is on disk, or is kept for the next one."""
         for part in self._context.unused("queues"):
-            queue: Delivery = part.component
+            queue: QueueSender = part.component
             name = part.name
             again = name in self._context.config.exporters and self._queue_origin(name) is not None
             if again and name in self._exporters():
@@ -144,7 +144,7 @@ class Sinks:
             with named(f"exporters::{name}"):
                 made = await self._queue(name)
             called = f"exporters::{name} (its queue)"
-            part = Part("queues", name, made, origin, (QUEUE,), called=called)
+            part = RunningComponent("queues", name, made, origin, (QUEUE,), called=called)
             self._queues[name] = await self._context.parts.start(part)
             self._context.keep.add(part)
             left = self._context.running.left.get(name, [])
@@ -152,21 +152,21 @@ class Sinks:
                 await made.take_over(left[:1])
                 del left[:1]
 
-    async def _queue(self, name: str) -> Delivery:
+    async def _queue(self, name: str) -> QueueSender:
         """The queue, retry and timeout that an exporter's settings ask for."""
         exporter = self._running["exporters", name].component
-        sending = Sending.of(self._context.config.exporters[name].config)
+        sending = ExporterSettings.of(self._context.config.exporters[name].config)
         storage = sending.queue.storage if sending.queue is not None else ""
         merge = not hasattr(exporter, "find")
         if not storage:
-            return Delivery(self._context.host(name), exporter, sending, merge=merge)
+            return QueueSender(self._context.host(name), exporter, sending, merge=merge)
         found = self._running.get(("storages", storage))
         if found is None:
             raise StartFailed(
                 f'sending_queue::storage: "{storage}" is no file_storage that runs; '
                 "add it to service::extensions"
             )
-        wal: Wal = found.component
+        wal: FileStorage = found.component
         if not wal.knows(name):
             self._cursors.append((wal, name))
         lines = [

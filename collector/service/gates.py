@@ -15,11 +15,11 @@ from collector.config import Config, PipelineConfig
 from collector.model import Consume, Counters, Signal
 from collector.pipeline.chain import Gate, share
 from collector.sending_queue.sender import DurableFanOut
-from collector.service.parts import Part
+from collector.service.parts import RunningComponent
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class RunningPipeline:
     """
     One pipeline that runs.
 
@@ -39,8 +39,8 @@ class Line:
     entry: Gate = field(default_factory=Gate)
     exit: Gate = field(default_factory=Gate)
     steps: tuple[Any, ...] | None = None
-    chain: list[Part] = field(default_factory=list)
-    ends: tuple[Part, ...] | None = None
+    chain: list[RunningComponent] = field(default_factory=list)
+    ends: tuple[RunningComponent, ...] | None = None
     last: Consume | None = None
     logged: dict[Any, DurableFanOut] = field(default_factory=dict)
     mutates: bool = False
@@ -56,7 +56,7 @@ class Line:
         self.ends = None
 
 
-class Feed(Mapping[Signal, Consume]):
+class ReceiverInput(Mapping[Signal, Consume]):
     """
     What a receiver or connector is given: a gate for each signal that has a pipeline.
 

@@ -25,7 +25,7 @@ STORAGE, EXPORTER, QUEUE, EXTENSION, PIPELINE, RECEIVER = range(6)
 log = logging.getLogger("collector.service.service")
 
 
-class Seen(Mapping[str, Any]):
+class TrackedMapping(Mapping[str, Any]):
     """
     A mapping that knows whether somebody looked into it.
 
@@ -59,7 +59,7 @@ class Seen(Mapping[str, Any]):
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class RunningComponent:
     """
     One component that runs.
 
@@ -79,7 +79,7 @@ class Part:
     component: Any
     origin: tuple[Any, ...]
     order: tuple[int, ...]
-    stores: Seen = field(default_factory=lambda: Seen({}))
+    stores: TrackedMapping = field(default_factory=lambda: TrackedMapping({}))
     called: str = ""
     outlet: Outlet | None = None
 
@@ -91,23 +91,23 @@ class Parts:
     """All components that run, and their start and stop."""
 
     def __init__(self) -> None:
-        self.all: list[Part] = []
+        self.all: list[RunningComponent] = []
         self.late: list[str] = []
         """Components that a deadline cut off, and those that failed to close."""
         self.deadline = float("inf")
         """When, by the loop's clock, closing has taken too long."""
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[RunningComponent]:
         return iter(list(self.all))
 
-    def find(self, kind: str, name: str, origin: tuple[Any, ...]) -> Part | None:
+    def find(self, kind: str, name: str, origin: tuple[Any, ...]) -> RunningComponent | None:
         """A part that runs already and was made from the same."""
         for part in self.all:
             if (part.kind, part.name) == (kind, name) and part.origin == origin:
                 return part
         return None
 
-    async def start(self, part: Part) -> Part:
+    async def start(self, part: RunningComponent) -> RunningComponent:
         """
         Start a component.
 
@@ -120,7 +120,7 @@ class Parts:
         self.all.append(part)
         return part
 
-    async def stop(self, part: Part) -> None:
+    async def stop(self, part: RunningComponent) -> None:
         """Stop a component: bounded, and never in the way of the next one."""
         if part not in self.all:
             return

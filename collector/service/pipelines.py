@@ -8,12 +8,12 @@ from typing import Any, Final
 from collector.config import ComponentConfig, PipelineConfig
 from collector.model import Consume, Signal
 from collector.pipeline.chain import Outlet, chain, fan_out, mutates
-from collector.sending_queue.sender import Delivery, DurableFanOut
-from collector.service.exporters import Sinks
-from collector.service.gates import Feed, Line, depths
-from collector.service.parts import PIPELINE, Part, named
+from collector.sending_queue.sender import DurableFanOut, QueueSender
+from collector.service.exporters import Exporters
+from collector.service.gates import ReceiverInput, RunningPipeline, depths
+from collector.service.parts import PIPELINE, RunningComponent, named
 from collector.service.running import Context, component_log
-from collector.wal.storage import Wal
+from collector.wal.storage import FileStorage
 
 DRAIN_S: Final = 5.0
 """How long requests may take to leave a pipeline that changes; then it changes under them, and
@@ -31,11 +31,11 @@ class Pipelines:
         sinks: what stands behind them.
     """
 
-    def __init__(self, context: Context, sinks: Sinks) -> None:
+    def __init__(self, context: Context, sinks: Exporters) -> None:
         self._context = context
         self._sinks = sinks
         self._lines = context.running.lines
-        self._connectors: dict[str, Part] = {}
+        self._connectors: dict[str, RunningComponent] = {}
         self._depths = depths(context.config)
         self._fed: dict[tuple[str, str], Branches] = {}
         self._drained_by = 0.0
@@ -56,7 +56,7 @@ class Pipelines:
         """Make the places of new pipelines, held still, and let everybody feed what they should."""
         fed = self._fed
         for pipeline in self._context.config.pipelines.values():
-            line = self._lines.setdefault(pipeline.id, Line(pipeline.id))
+            line = self._lines.setdefault(pipeline.id, RunningPipeline(pipeline.id))
             line.mutates = mutates(told.cls for told in self._steps(pipeline))
             for name in pipeline.receivers:
                 kind = "connectors" if name in self._context.config.connectors else "receivers"
@@ -70,17 +70,17 @@ class Pipelines:
             if kind == "receivers" or name in self._connectors:
                 self._lead(kind, name)
 
-    def _lead(self, kind: str, name: str) -> Feed:
-        feed = self._context.running.feeds.setdefault((kind, name), Feed())
+    def _lead(self, kind: str, name: str) -> ReceiverInput:
+        feed = self._context.running.feeds.setdefault((kind, name), ReceiverInput())
         feed.lead(self._fed[kind, name], self._context.running.stats)
         return feed
 
     def _steps(self, pipeline: PipelineConfig) -> list[ComponentConfig]:
         return [self._context.config.processors[name] for name in pipeline.processors]
 
-    def _ends(self, pipeline: PipelineConfig) -> tuple[Part | None, ...]:
+    def _ends(self, pipeline: PipelineConfig) -> tuple[RunningComponent | None, ...]:
         """What stands behind a pipeline, None for what is not there yet."""
-        found: list[Part | None] = []
+        found: list[RunningComponent | None] = []
         for name in pipeline.exporters:
             if name in self._context.config.connectors:
                 found.append(self._connectors.get(name))
@@ -91,13 +91,13 @@ class Pipelines:
     async def clear(self) -> None:
         """Empty what changes, from the heads of the pipelines to their ends."""
         self._drained_by = asyncio.get_running_loop().time() + DRAIN_S
-        places: list[tuple[tuple[int, ...], Line | Part]] = []
+        places: list[tuple[tuple[int, ...], RunningPipeline | RunningComponent]] = []
         for line in self._lines.values():
             depth = max((part.order[1] for part in line.chain), default=self._depth_of(line))
             places.append(((depth, 0), line))
         places += [(part.order[1:], part) for part in self._context.unused("connectors")]
         for _, place in sorted(places, key=lambda each: each[0], reverse=True):
-            if isinstance(place, Part):
+            if isinstance(place, RunningComponent):
                 await self._context.parts.stop(place)
                 continue
             pipeline = self._context.config.pipelines.get(place.id)
@@ -118,7 +118,7 @@ class Pipelines:
                 place.exit.close()
                 del self._lines[place.id]
 
-    def _depth_of(self, line: Line) -> int:
+    def _depth_of(self, line: RunningPipeline) -> int:
         """A pipeline without processors: as its old connectors say, else as the new place says."""
         ends = [part.order[1] for part in line.ends or () if part.kind == "connectors"]
         return max(ends, default=self._depths.get(line.id, 0))
@@ -153,7 +153,7 @@ class Pipelines:
                 line.steps = tuple(told_of(self._steps(pipeline)))
                 line.entry.lead(entry)
 
-    async def _chain(self, line: Line, pipeline: PipelineConfig, depth: int) -> Consume:
+    async def _chain(self, line: RunningPipeline, pipeline: PipelineConfig, depth: int) -> Consume:
         """Put processors in front of the exit of a line."""
         steps = [
             (told.cls, told.config, self._context.host(told.id)) for told in self._steps(pipeline)
@@ -166,19 +166,19 @@ class Pipelines:
             name = f"{host.id} of {pipeline.id}"
             order = (PIPELINE, depth, place)
             part = await self._context.parts.start(
-                Part("processors", name, processor, (cls, config), order)
+                RunningComponent("processors", name, processor, (cls, config), order)
             )
             line.chain.append(part)
             self._context.keep.add(part)
         return entry
 
-    def _outlets(self, line: Line, ends: tuple[Part, ...]) -> list[Consume]:
+    def _outlets(self, line: RunningPipeline, ends: tuple[RunningComponent, ...]) -> list[Consume]:
         """The ends of a pipeline; all exporters with a queue in one log are a single one."""
         outlets: list[Consume] = []
-        groups: dict[Wal, list[Delivery]] = {}
+        groups: dict[FileStorage, list[QueueSender]] = {}
         for part in ends:
             component = part.component
-            if isinstance(component, Delivery) and component.wal is not None:
+            if isinstance(component, QueueSender) and component.wal is not None:
                 groups.setdefault(component.wal, []).append(component)
             elif part.kind == "exporters":
                 if part.outlet is None:

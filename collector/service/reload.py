@@ -21,14 +21,14 @@ from collections.abc import Iterable
 
 from collector.config import Config
 from collector.errors import StartFailed
-from collector.service.exporters import Sinks
+from collector.service.exporters import Exporters
 from collector.service.parts import RECEIVER
 from collector.service.pipelines import Pipelines
 from collector.service.running import Context
 from collector.service.running import Running as Running
 
 
-class Change:
+class Reload:
     """
     Makes one configuration true.
 
@@ -40,7 +40,7 @@ class Change:
     def __init__(self, running: Running, config: Config) -> None:
         self._config = config
         self._context = Context(running, config)
-        self._sinks = Sinks(self._context)
+        self._sinks = Exporters(self._context)
         self._pipelines = Pipelines(self._context, self._sinks)
 
     async def make(self) -> tuple[list[str], list[str]]:

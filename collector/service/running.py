@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collector.config import ComponentConfig, Config
-from collector.model import Health, Host, Reload
+from collector.model import Health, Host, ReloadConfig
 from collector.sending_queue.sender import Entry
-from collector.service.gates import Feed, Line
-from collector.service.parts import Part, Parts, Seen, named
+from collector.service.gates import ReceiverInput, RunningPipeline
+from collector.service.parts import Parts, RunningComponent, TrackedMapping, named
 from collector.stats import Stats
 
 
@@ -28,10 +28,10 @@ class Running:
 
     stats: Stats
     health: Health
-    reload: Reload
+    reload: ReloadConfig
     parts: Parts = field(default_factory=Parts)
-    lines: dict[str, Line] = field(default_factory=dict)
-    feeds: dict[tuple[str, str], Feed] = field(default_factory=dict)
+    lines: dict[str, RunningPipeline] = field(default_factory=dict)
+    feeds: dict[tuple[str, str], ReceiverInput] = field(default_factory=dict)
     left: dict[str, list[Entry]] = field(default_factory=dict)
     extensions: dict[str, Any] = field(default_factory=dict)
 
@@ -49,17 +49,17 @@ class Context:
         self.running = running
         self.config = config
         self.parts = running.parts
-        self.keep: set[Part] = set()
+        self.keep: set[RunningComponent] = set()
         """Parts that the new configuration has a use for."""
         self.stores: dict[str, Any] = {}
 
-    def find(self, kind: str, told: ComponentConfig) -> Part | None:
+    def find(self, kind: str, told: ComponentConfig) -> RunningComponent | None:
         """A part that runs already and was made from the same."""
         return self.parts.find(kind, told.id, (told.cls, told.config))
 
     async def start(
         self, kind: str, told: ComponentConfig, order: tuple[int, ...], *more: Any
-    ) -> Part:
+    ) -> RunningComponent:
         """
         Make and start a component.
 
@@ -70,9 +70,9 @@ class Context:
         called = f"extensions::{told.id}" if kind == "storages" else f"{kind}::{told.id}"
         with named(called):
             component = told.cls(told.config, host, *more)
-        stores = host.stores if isinstance(host.stores, Seen) else Seen({})
+        stores = host.stores if isinstance(host.stores, TrackedMapping) else TrackedMapping({})
         origin = (told.cls, told.config)
-        part = Part(kind, told.id, component, origin, order, stores, called)
+        part = RunningComponent(kind, told.id, component, origin, order, stores, called)
         await self.parts.start(part)
         self.keep.add(part)
         return part
@@ -85,12 +85,12 @@ class Context:
             running.stats,
             component_log(name),
             running.health,
-            Seen(self.stores),
+            TrackedMapping(self.stores),
             running.reload,
             running.extensions,
         )
 
-    def unused(self, *kinds: str) -> list[Part]:
+    def unused(self, *kinds: str) -> list[RunningComponent]:
         """Parts that the configuration has no use for, in the order in which they stop."""
         found = [part for part in self.parts if part.kind in kinds and part not in self.keep]
         return sorted(found, key=lambda part: part.order, reverse=True)

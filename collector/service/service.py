@@ -28,7 +28,7 @@ from collector.errors import CollectorError, Retryable, StartFailed
 from collector.model import Health
 from collector.pipeline.chain import describe
 from collector.self_metrics.own_metrics import OwnMetrics
-from collector.service.reload import Change, Running
+from collector.service.reload import Reload, Running
 from collector.stats import Stats
 
 COUNTER: Final = re.compile(
@@ -129,7 +129,7 @@ class Service:
         try:
             async with self._changing:
                 await self.own_metrics.apply(self.config.telemetry)
-                await Change(self._running, self.config).make()
+                await Reload(self._running, self.config).make()
         except BaseException:
             await self._stop()
             raise
@@ -198,7 +198,7 @@ class Service:
         self._set_deadline()
         try:
             await self.own_metrics.apply(config.telemetry)
-            started, stopped = await Change(self._running, config).make()
+            started, stopped = await Reload(self._running, config).make()
         except Exception as error:
             await self._go_back(old, error)
             if isinstance(error, CollectorError):
@@ -232,7 +232,7 @@ class Service:
         self._set_deadline()
         try:
             await self.own_metrics.apply(old.telemetry)
-            await Change(self._running, old).make()
+            await Reload(self._running, old).make()
         except Exception as error:
             self.broken.set()
             text = f"{describe(reason)}; and the old configuration cannot be restored: {describe(error)}"

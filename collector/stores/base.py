@@ -40,7 +40,6 @@ A store narrows a query down with what it has (indexes, SQL, BSON filters), and 
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -54,6 +53,7 @@ from collector.documents.build import Document as Document
 from collector.documents.build import dumps as dumps
 from collector.documents.build import loads as loads
 from collector.model import Batch, Host, Signal
+from collector.stats import QuietLog
 from collector.stores.answers import Failure as Failure
 from collector.stores.answers import Followed as Followed
 from collector.stores.answers import Walked as Walked
@@ -70,7 +70,6 @@ ID: Final = re.compile(r"[0-9a-f]{24}")
 
 T = TypeVar("T")
 
-_QUIET_S: Final = 60.0
 _EMPTY: Final[Document] = {}
 
 
@@ -363,7 +362,7 @@ def encodable(query: Query) -> bool:
     return True
 
 
-class Intake:
+class StoreConsumer:
     """
     The exporter side of a store: batch -> documents -> `write`, and what was not new is counted.
 
@@ -380,7 +379,7 @@ class Intake:
     ) -> None:
         self._host = host
         self._write = write
-        self._quiet_until: dict[str, float] = {}
+        self._quiet_log = QuietLog(host.log)
         self._turn = asyncio.Lock()
 
     async def convert(self, work: Callable[[], T]) -> T:
@@ -405,13 +404,8 @@ class Intake:
             add("otelier_store_duplicates", written.duplicates, exporter=exporter)
         for refused in written.refused:
             add("otelier_store_refused", 1, exporter=exporter, reason=refused.reason)
-            self._report(refused.reason)
-
-    def _report(self, reason: str) -> None:
-        """One log line a minute and reason at most."""
-        now = time.monotonic()
-        if now >= self._quiet_until.get(reason, 0.0):
-            self._quiet_until[reason] = now + _QUIET_S
-            self._host.log.warning(
-                "Documents refused for good: %s; see otelier_store_refused in the metrics.", reason
+            self._quiet_log.warning(
+                "Documents are rejected: %s; see otelier_store_refused in the metrics.",
+                refused.reason,
+                subject=refused.reason,
             )

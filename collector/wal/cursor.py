@@ -151,7 +151,7 @@ class _Found:
 
 class Reader:
     """
-    The records that one exporter has to deliver; made by `Wal.reader`.
+    The records that one exporter has to deliver; made by `FileStorage.reader`.
 
     Args:
         log: where they are.

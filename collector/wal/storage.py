@@ -29,6 +29,7 @@ from typing import Final, Literal, Self
 
 from collector.errors import Retryable, StartFailed
 from collector.model import Batch, Host
+from collector.stats import QuietLog
 from collector.wal.config import WalConfig
 from collector.wal.cursor import Cursor, load_cursors
 from collector.wal.cursor import Reader as Reader
@@ -53,7 +54,7 @@ CHECK_S: Final = 0.1
 """How often cursors that moved are saved."""
 
 
-class Wal:
+class FileStorage:
     """
     A durable log in a folder.
 
@@ -99,7 +100,7 @@ class Wal:
         self._pending: dict[bytes, asyncio.Future[int]] = {}
         self._waiting_bytes = 0
         self._refusing_since: float | None = None
-        self._quiet_until = 0.0
+        self._report = QuietLog(host.log, clock).warning
         self._open = False
 
     def describe(self) -> str:
@@ -447,13 +448,6 @@ class Wal:
 
     def _count(self, name: str, amount: int = 1, **attributes: str) -> None:
         self._host.stats.add(name, amount, storage=self._host.id, **attributes)
-
-    def _report(self, text: str, *values: object) -> None:
-        """One log line a minute at most."""
-        now = self._clock()
-        if now >= self._quiet_until:
-            self._quiet_until = now + 60
-            self._host.log.warning(text, *values)
 
     # --- what the thread reports ---
 

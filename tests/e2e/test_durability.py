@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 WRITER = """
 import asyncio, os, sys, time
 from collector.model import Batch, Request, Signal
-from collector.wal.storage import Wal
+from collector.wal.storage import FileStorage
 from tests.durability import config, host, logs
 
 async def sender(wal, name):
@@ -41,7 +41,7 @@ async def sender(wal, name):
         os.write(1, (mark + "\\n").encode())  # the oracle hears of it only now
 
 async def main():
-    async with Wal(config(sys.argv[1], segment_bytes=1 << 16, max_bytes=1 << 30), host()) as wal:
+    async with FileStorage(config(sys.argv[1], segment_bytes=1 << 16, max_bytes=1 << 30), host()) as wal:
         reader = await wal.reader("sink", ["logs"])
         os.write(1, b"ready\\n")
         await asyncio.gather(*(sender(wal, f"{sys.argv[2]}-{each}") for each in range(4)))
@@ -245,7 +245,7 @@ def test_kill_9_of_a_collector_stores_each_acknowledged_record_once(
 def test_sigterm_under_load_stores_what_was_accepted(
     tmp_path, record_property, rounds, program_each
 ):
-    """R8: accepted = stored, each stop is clean, and no client is refused for good."""
+    """R8: accepted = stored, each stop is clean, and no client is rejected."""
     load, found, codes, figures = end_again_and_again(
         tmp_path, "queue", rounds, signal.SIGTERM, seed=rounds, program_each=program_each
     )

@@ -1,4 +1,4 @@
-"""Reload of a real process under load: no request is lost, none is refused for good (D3)."""
+"""Reload of a real process under load: no request is lost, none is rejected (D3)."""
 
 import http.client
 import json

@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from collector.errors import Permanent
 from collector.model import Batch, Consume, Host, Request, Signal
 from collector.otlp import count, new_message, request_key
-
-QUIET_S: Final = 60.0
+from collector.stats import QuietLog
 
 Make = Callable[[int], Iterator[tuple[str, Any]]]
 """The messages of all tenants as of now, in nanoseconds: (tenant, ExportMetricsServiceRequest)."""
@@ -49,7 +48,7 @@ class Flushing:
         self._now = now
         self._unsent: list[tuple[Request, bytes]] = []
         self._running: asyncio.Task[None] | None = None
-        self._quiet_until = 0.0
+        self._report = QuietLog(host.log).warning
 
     def start(self) -> None:
         """Begin to flush."""
@@ -66,7 +65,7 @@ class Flushing:
             self._host.stats.add("otelier_connector_unsent_messages", connector=self._host.id)
 
     async def flush(self) -> None:
-        """Hand on everything there is, as far as the next pipeline takes it."""
+        """Send everything there is, as far as the next pipeline takes it."""
         if not self._unsent or await self._send():
             self._fill()
         await self._send()
@@ -91,7 +90,7 @@ class Flushing:
                 self._host.stats.add(
                     "otelier_connector_dropped_points", points, connector=self._host.id
                 )
-                self._report("its metrics are refused for good: %s", error)
+                self._report("its metrics are rejected: %s", error)
             except Exception as error:
                 self._report("its metrics cannot be handed on now: %s", error)
                 return False
@@ -105,10 +104,3 @@ class Flushing:
                 await self.flush()
             except Exception:
                 self._host.log.exception("making metrics failed in a way that it should not")
-
-    def _report(self, text: str, error: Exception) -> None:
-        """One log line a minute at most."""
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_S
-            self._host.log.warning(text, error)

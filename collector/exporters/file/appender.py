@@ -2,7 +2,7 @@
 One file that only grows, and the system calls on it; blocking, for one thread.
 
 The descriptor is opened in O_APPEND without following a symbolic link, and locked with flock for as
-long as it is open. That lock is what makes cutting back safe: nobody else appends behind the place
+long as it is open. That lock is what makes cutting back safe: no other program appends behind the place
 that a failed write began at.
 
 A file is made of lines, or of frames (four bytes of length, big endian, and so many bytes). What
@@ -123,7 +123,7 @@ class Appender:
             How many bytes behind the last whole line or frame were moved to `<path>.torn`.
 
         Raises:
-            OSError: it cannot be opened; `explain` turns it into words.
+            OSError: it cannot be opened; `explain` puts it into words.
         """
         self.close(sync=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -6,7 +6,7 @@ one, which is forced to disk, renamed, and only then is the original deleted: a 
 original, and at most a temporary file that the next attempt replaces. What comes out is one member
 or frame that gunzip and unzstd read.
 
-A file is locked while it is compressed or deleted. So one that somebody still writes to, whatever
+A file is locked while it is compressed or deleted. So one that another program still writes to, whatever
 its name, is left alone, and two collectors on one folder do not compress the same file.
 """
 
@@ -166,7 +166,7 @@ def surplus(found: list[Backup], rotation: Rotation, today: dt.date) -> set[Back
 
 
 def _delete(folder: int, name: str) -> bool:
-    """Delete a file unless somebody has it open; whether it is gone now."""
+    """Delete a file unless another program has it open; whether it is gone now."""
     try:
         fd = _locked(folder, name)
     except FileNotFoundError:

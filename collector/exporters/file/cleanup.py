@@ -1,8 +1,8 @@
 """
 The thread that tidies up behind the writer: see exporters/file/backups.py for what it does.
 
-It is told which paths have something to do, each at most once in its queue. What cannot be done is
-counted and tried again at the next turn, or at the next start.
+Paths that have something to do are queued, each at most once. What cannot be done is
+counted and tried again with the next rotation, or at the next start.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collector.model import Host
 NICE = 10
 
 
-class Tidying:
+class Cleanup:
     """
     Compresses and deletes files that were put aside.
 
@@ -36,7 +36,7 @@ class Tidying:
         self._stop = threading.Event()
         self._due: set[str] = set()
         self._lock = threading.Lock()
-        name = f"file {host.id} tidying"
+        name = f"file {host.id} cleanup"
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name, initializer=calm)
 
     def due(self, keeping: Keeping) -> None:
@@ -77,7 +77,7 @@ class Tidying:
 
 
 def calm() -> None:
-    """Let everybody else go first."""
+    """Let all other threads go first."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

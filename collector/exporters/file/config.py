@@ -1,5 +1,5 @@
 """
-The sections below the file exporter's own keys: rotation, groups, routes and their conditions.
+The settings of the file exporter: its own keys, and the sections rotation, groups and routes.
 
 What the OpenTelemetry Collector's fileexporter has is named as there; `daily`, `routes` and what
 keeps names from data in bounds are ours.
@@ -11,7 +11,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from collector.model import OnRequest
+from collector.model import Duration, OnRequest
+from collector.sending_queue.config import RetryOnFailure, SendingQueue
 
 Format = Literal["json", "text", "logfmt", "otlp_json", "otlp_proto", "proto"]
 Compression = Literal["", "none", "gzip", "zstd"]
@@ -155,3 +156,72 @@ def path_problems(path: str, group_by: GroupBy | None, routes: list[Route]) -> l
             )
         seen.setdefault(whole, f"routes[{index}]")
     return found
+
+
+class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the file exporter."""
+
+    path: str = ""
+    """The file. It is appended to, never truncated; symbolic links are not followed. With
+    `routes` it takes what no route takes, and may be left out."""
+    format: Format = "json"
+    """`json`: one document per line, the shape that stores and answers have. `text`, `logfmt`:
+    lines for people. `otlp_json`: one OTLP/JSON export request per line, what the OpenTelemetry
+    Collector calls `json`. `otlp_proto`, also `proto`: the requests in protobuf, each behind
+    its length."""
+    rotation: OnRequest[Rotation] = None
+    """When the file is put aside and a new one begun; off until the key is there."""
+    compression: Compression = ""
+    """`gzip` or `zstd`: of files that were put aside, in the background."""
+    compression_params: CompressionParams | None = None
+    """How hard to compress."""
+    routes: list[Route] = []
+    """Files of their own for some of the records. A record goes to every route that takes it."""
+    group_by: GroupBy | None = None
+    """A file for each value of a resource attribute, which takes the place of the `*` in
+    `path`."""
+    fsync: Literal["batch", "interval", "never"] = "batch"
+    """When data is forced to disk: before each answer (`batch`), every `flush_interval`
+    (`interval`), or when the system likes (`never`). The last two can lose acknowledged data in
+    a power cut."""
+    flush_interval: Duration = Duration(1.0)
+    """How often `fsync: interval` forces data to disk."""
+    append: bool = True
+    """Only `true`: starting never deletes what was acknowledged."""
+    encoding: str = ""
+    """Only empty: there are no encoding extensions; `format` says what stands in a file."""
+    create_directory: bool = False
+    """Make the folder of `path` and of each route when it is missing."""
+    directory_permissions: str = "0750"
+    """Mode of the folders made, in octal digits."""
+    sending_queue: OnRequest[SendingQueue] = None
+    """A queue in front of this exporter, see "Delivery"; off until the key is there."""
+    retry_on_failure: OnRequest[RetryOnFailure] = None
+    """How the queue tries again, see "Delivery"."""
+
+    def __post_init__(self) -> None:
+        """Check what the types cannot say."""
+        for problem in path_problems(self.path, self.group_by, self.routes):
+            raise ValueError(problem)
+        if not self.append:
+            raise ValueError(
+                "'append: false' would delete acknowledged data at every start; "
+                "remove the key, and delete the file yourself when you want it empty"
+            )
+        if self.encoding:
+            raise ValueError(
+                f'encoding "{self.encoding}" needs an extension that does not exist here; '
+                "use format: otlp_json, otlp_proto, json, text or logfmt"
+            )
+        if not re.fullmatch("0?[0-7]{3}", self.directory_permissions):
+            raise ValueError(
+                f'directory_permissions "{self.directory_permissions}" is not an octal mode; '
+                'write it in quotes, like "0750"'
+            )
+        if self.flush_interval <= 0:
+            raise ValueError("flush_interval must be larger than zero")
+        level = self.compression_params.level if self.compression_params else 0
+        methods = {self.compression, *(each.compression for each in self.routes)}
+        strongest = min(STRONGEST[each] for each in methods & set(STRONGEST) or STRONGEST)
+        if not 0 <= level <= strongest:
+            raise ValueError(f"compression_params.level must be 0 to {strongest}, found {level}")

@@ -8,7 +8,7 @@ file, how long it is and its checksum; behind the last piece, that the request i
 it reads the journal of a process that was killed. Requests that were done are known. Of the last
 one, which may not be, each piece is looked for in its file: what stands there whole is forced to
 disk and not written again; of what was cut off in the middle, the beginning is moved to
-`<path>.torn`, as a torn line is. Nobody has acknowledged that: the file ends before the piece does.
+`<path>.torn`, as a torn line is. It was not acknowledged: the file ends before the piece does.
 
 It is a help and not a promise: it is not forced to disk, and every doubt (the file was moved, a byte
 differs, the machine was started anew since) means to leave the file alone and to write again. So it
@@ -100,7 +100,7 @@ class Begun(msgspec.Struct, frozen=True, array_like=True):
 
 
 def boot_id() -> str:
-    """Another text each time that the machine starts; empty where it is not told."""
+    """Another text each time that the machine starts; empty where the system does not say."""
     try:
         return BOOT.read_text().strip()
     except OSError:
@@ -121,7 +121,7 @@ class Journal:
 
     Args:
         path: where it is.
-        torn: told what was moved aside.
+        torn: called with what was moved aside.
         known: so many requests are known.
         largest: a journal that reached so many bytes is written anew.
     """
@@ -177,7 +177,7 @@ class Journal:
                 self._rewrite()
 
     def close(self, *, keep: bool) -> None:
-        """Let go of the journal; it goes, unless somebody may still ask for what it says."""
+        """Let go of the journal; it goes, unless what it says may still be needed."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return

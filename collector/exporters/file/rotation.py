@@ -75,8 +75,8 @@ class Rotating:
         keeping: the rules.
         folder_mode: of inner folders that are missing.
         sync: whether it is forced to disk before it is closed.
-        torn: told how many bytes were moved aside when a file was opened.
-        turned: told when a file was put aside.
+        torn: called with how many bytes were moved aside when a file was opened.
+        turned: called when a file was put aside.
     """
 
     def __init__(

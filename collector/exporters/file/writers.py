@@ -46,8 +46,8 @@ class Groups:
     Args:
         config: which may have.
         pattern: the path that they become part of.
-        taken: paths that are somebody else's.
-        refused: told about a value that gets none.
+        taken: paths that belong to routes.
+        refused: called when a value gets none.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Piece:
     data: bytes
 
 
-class Shelf:
+class Writers:
     """
     The open files.
 
@@ -127,8 +127,8 @@ class Shelf:
         limit: so many at most.
         sync: whether files are forced to disk before they are closed.
         folder_mode: of folders that data names.
-        torn: told what was moved aside when a file was opened.
-        turned: told when a file was put aside.
+        torn: called with what was moved aside when a file was opened.
+        turned: called when a file was put aside.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Shelf:
             pieces: any number for each file.
             now: seconds since 1970.
             sync: whether they are on disk when this returns.
-            journal: told what is going to be written; it may know that a piece is there already.
+            journal: notes what is going to be written; it may know that a piece is there already.
             request: what the batch is called there.
 
         Raises:
@@ -213,7 +213,9 @@ class Shelf:
                 raise
             if error.errno in UNUSABLE:
                 groups.give_up(piece.group)
-            elif error.errno != errno.EAGAIN:  # somebody else's: data must not make us wait for it
+            elif (
+                error.errno != errno.EAGAIN
+            ):  # a pipe of another program: data must not make us wait for it
                 raise
             return self._ready(piece, groups.otherwise, now, ends)
 

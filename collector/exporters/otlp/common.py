@@ -4,24 +4,23 @@ What the two OTLP exporters share: TLS towards a server, headers, and what an an
 The table of OTLP 1.11 ("Failures") decides which answers are worth another try. Answers about the
 data (400, INVALID_ARGUMENT, too large) are `Permanent`: the queue then halves the request and finds
 the item that is meant. Answers about us (credential, path, a broken server) are `Denied`: every
-piece would be refused in the same way, so the request is put aside as a whole.
+piece would be rejected in the same way, so the request is put aside as a whole.
 """
 
 import re
 import ssl
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from collector.errors import StartFailed
+from collector.errors import StartFailed, printable
 from collector.model import Batch, Host, Secret
-from collector.otlp import Taken
+from collector.otlp import ExportSuccess
 from collector.sending_queue.config import SendingQueue
+from collector.stats import QuietLog
 
-QUIET_S: Final = 60.0
 HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SMALL: Final = 16 << 10
 """Requests up to this size are compressed on the event loop: a thread costs more than they do."""
@@ -126,10 +125,10 @@ class Outcome:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._quiet_until = 0.0
+        self._quiet_log = QuietLog(host.log)
 
-    def taken(self, batch: Batch, answer: Taken) -> None:
-        """A success; items that were refused for good must not be sent again (OTLP 1.11)."""
+    def taken(self, batch: Batch, answer: ExportSuccess) -> None:
+        """A success; items that were rejected must not be sent again (OTLP 1.11)."""
         if answer.rejected:
             self._host.stats.add(
                 "otelier_exporter_rejected_items",
@@ -139,18 +138,7 @@ class Outcome:
             )
         if not answer.rejected and not answer.message:
             return
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_S
-            self._host.log.warning(
-                "Partial success: %d %s refused by the other side: %s",
-                answer.rejected, batch.signal.value, printable(answer.message) or "no reason given",
-            )  # fmt: skip
-
-
-def printable(text: str) -> str:
-    """A text of the other side, on one line and harmless for a terminal."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+        self._quiet_log.warning(
+            "Partial success: %d %s rejected by the other side: %s",
+            answer.rejected, batch.signal.value, printable(answer.message) or "no reason given",
+        )  # fmt: skip

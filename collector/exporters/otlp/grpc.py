@@ -1,7 +1,7 @@
 """
 The OTLP exporter over gRPC: `otlp_grpc`, and `otlp`, as it was called before.
 
-One unary call per batch, bytes in and bytes out: a batch that nobody changed goes out as it came.
+One unary call per batch, bytes in and bytes out: a batch that no processor changed goes out as it came.
 Queue, retries and the deadline of an attempt stand around this exporter (delivery.py); what a code
 amounts to is the table of OTLP 1.11, below.
 """
@@ -14,8 +14,8 @@ import grpc
 import grpc.aio
 import msgspec
 
-from collector.errors import Denied, Permanent, Retryable
-from collector.exporters.otlp.common import SERVICES, Outcome, Tls, bad_headers, meaning, printable
+from collector.errors import Denied, Permanent, Retryable, printable
+from collector.exporters.otlp.common import SERVICES, Outcome, Tls, bad_headers, meaning
 from collector.model import Batch, Duration, Host, OnRequest, Secret, Signal
 from collector.otlp import encode, read_response, read_retry_info, read_status
 from collector.sending_queue.config import RetryOnFailure, SendingQueue
@@ -90,7 +90,7 @@ class Otlp:
         user_agent: str = ""
         """Stands in front of the user agent."""
         sending_queue: SendingQueue | None = msgspec.field(default_factory=SendingQueue)
-        """The queue in front, see "Delivery"; on, in memory, unless told otherwise."""
+        """The queue in front, see "Delivery"; on, in memory, by default."""
         retry_on_failure: RetryOnFailure | None = msgspec.field(default_factory=RetryOnFailure)
         """How it tries again, see "Delivery"."""
 
@@ -163,7 +163,7 @@ class Otlp:
 
         Raises:
             Permanent: it can never be taken as it is.
-            Retryable: not now, or nobody answers.
+            Retryable: not now, or there is no answer.
         """
         call = self._calls[batch.signal](
             encode(batch),

@@ -1,32 +1,27 @@
 """
 The OTLP exporter over HTTP: `otlp_http`, and `otlphttp`, as it was called before.
 
-A batch that nobody changed goes out as the bytes that came in, so that a receiver further on can
+A batch that no processor changed goes out as the bytes that came in, so that a receiver further on can
 recognise a repeat. One POST per batch; queue, retries and the deadline of an attempt stand around
-this exporter (delivery.py). What an answer amounts to is the table in `outcome_of`.
+this exporter (sending_queue/). What an answer amounts to is the table in `http/retry_after.py`.
 """
 
 import asyncio
 import gzip
-from collections.abc import Callable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
-from time import time
+from collections.abc import Callable, Iterator
 from typing import Final, Literal, Self
-from urllib.parse import urlsplit
 
 import msgspec
 import zstandard
 
-from collector.errors import Denied, Permanent, Retryable
-from collector.exporters.otlp.common import SMALL, Outcome, Tls, bad_headers, meaning, printable
-from collector.http.client import LARGEST_ANSWER, Answer, Client
+from collector.errors import Denied, Retryable
+from collector.exporters.otlp.common import SMALL, Outcome, Tls, bad_headers, meaning
+from collector.http.client import Client
+from collector.http.retry_after import failure_of, problem_of, reason_of
 from collector.model import Batch, Duration, Host, Secret, Signal
-from collector.otlp import bounded, encode, encode_json, read_response, read_status
+from collector.otlp import encode, encode_json, read_response, read_status
 from collector.sending_queue.config import RetryOnFailure, SendingQueue
 
-RETRYABLE: Final = frozenset({429, 502, 503, 504})
-ABOUT_THE_DATA: Final = frozenset({400, 413, 422})
-"""Answers that another part of the same request may not get."""
 AGENT: Final = "otelier-collector"
 GZIP_LEVELS: Final = range(-1, 10)
 ZSTD_LEVELS: Final = range(1, 23)
@@ -73,7 +68,7 @@ class OtlpHttp:
         disable_keep_alives: bool = False
         """A new connection for each request."""
         sending_queue: SendingQueue | None = msgspec.field(default_factory=SendingQueue)
-        """The queue in front, see "Delivery"; on, in memory, unless told otherwise."""
+        """The queue in front, see "Delivery"; on, in memory, by default."""
         retry_on_failure: RetryOnFailure | None = msgspec.field(default_factory=RetryOnFailure)
         """How it tries again, see "Delivery"."""
 
@@ -118,7 +113,7 @@ class OtlpHttp:
 
     async def __aenter__(self) -> Self:
         """
-        Read the certificates. Nobody is called yet: the other side may start later.
+        Read the certificates. Nothing is sent yet: the other side may start later.
 
         Raises:
             StartFailed: a certificate cannot be used.
@@ -144,7 +139,7 @@ class OtlpHttp:
 
         Raises:
             Permanent: it can never be taken as it is.
-            Retryable: not now, or nobody answers.
+            Retryable: not now, or there is no answer.
         """
         url = self.urls[batch.signal]
         if not url or self._client is None:
@@ -165,7 +160,8 @@ class OtlpHttp:
                 taken = read_response(batch.signal, answer.body, json=answer.json)
                 self._outcome.taken(batch, taken)
             return
-        raise error_of(url, answer)
+        status = read_status(answer.body, json=answer.json)
+        raise failure_of(url, answer, status.message, status.delay_s)
 
 
 ENDPOINTS: Final = {
@@ -183,22 +179,6 @@ def url_for(config: OtlpHttp.Config, signal: Signal) -> str:
     return f"{config.endpoint.rstrip('/')}/v1/{signal.value}"
 
 
-def problem_of(url: str) -> str:
-    """Why an address cannot be used; empty when it can."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f'cannot use "{url}": {error}'
-    if parts.scheme not in ("http", "https"):
-        return f'"{url}" must begin with http:// or https://'
-    if "@" in parts.netloc:
-        return "put the credential into `headers`, it would be shown here"
-    if not parts.hostname or port == 0 or not url.isascii() or not url.isprintable() or " " in url:
-        return f'cannot use "{url}": write http://host:port'
-    return ""
-
-
 def compressor(config: OtlpHttp.Config) -> Callable[[bytes], bytes] | None:
     """What compresses a body, None for nothing."""
     level = config.compression_params.level
@@ -207,45 +187,3 @@ def compressor(config: OtlpHttp.Config) -> Callable[[bytes], bytes] | None:
     if config.compression == "zstd":
         return lambda data: zstandard.ZstdCompressor(level=level or 3).compress(data)
     return None
-
-
-def error_of(url: str, answer: Answer) -> Permanent | Retryable:
-    """What an answer that is no success amounts to."""
-    failure = read_status(answer.body, json=answer.json)
-    text = failure.message or ("" if answer.json else plain(answer))
-    said = f"{url} answered {answer.status}"
-    if text:
-        said += f": {printable(text)}"
-    if answer.status in RETRYABLE:
-        asked = retry_after(answer.headers)
-        delay = asked if asked is not None else failure.delay_s
-        return Retryable(said, delay if delay is not None else 0.0)
-    if answer.status in ABOUT_THE_DATA:
-        return Permanent(said)
-    if 300 <= answer.status < 400:
-        target = printable(answer.headers.get("location", ""))[:200]
-        return Denied(f"{said}: redirects to another place ({target}) are not followed")
-    return Denied(said)
-
-
-def plain(answer: Answer) -> str:
-    """The beginning of an error in text/plain."""
-    if not answer.headers.get("content-type", "").startswith("text/plain"):
-        return ""
-    return answer.body[: LARGEST_ANSWER // 256].decode("utf-8", "replace").strip()
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds from now; it is a number or a date."""
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return bounded(float(text[:12]))
-    try:
-        return bounded(parsedate_to_datetime(text).timestamp() - time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def reason_of(error: OSError) -> str:
-    """An error of the network in words."""
-    return error.strerror or str(error) or type(error).__name__

@@ -2,7 +2,7 @@
 The prometheus exporter: metrics that Prometheus fetches at `/metrics`.
 
 It keeps the latest state of every series in memory, under the names of OpenTelemetry's
-compatibility page, and writes them when somebody asks. Series that are not heard of for
+compatibility page, and writes them when a scrape asks. Series that are not heard of for
 `metric_expiration` are forgotten, and there is a limit to how many are kept, so that a client that
 makes up names cannot fill the memory.
 """
@@ -23,6 +23,7 @@ from collector.model import Batch, Duration, Host, Signal
 from collector.otlp import points
 from collector.pipeline.deduplication import Repeats
 from collector.self_metrics.exposition import Family, Kind, Page, Sample, label_of
+from collector.stats import QuietLog
 
 KINDS: Final[dict[str, Kind]] = {
     "gauge": "gauge",
@@ -32,7 +33,6 @@ KINDS: Final[dict[str, Kind]] = {
     "summary": "summary",
 }
 JOB: Final = ("service.name", "service.namespace", "service.instance.id")
-QUIET_S: Final = 60.0
 
 
 class ResourceToTelemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,7 +122,7 @@ class Prometheus:
         self._series: dict[Any, _Series] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
         self._repeats = Repeats()
-        self._quiet_until = 0.0
+        self._quiet_log = QuietLog(host.log, clock)
         self._stack = AsyncExitStack()
 
     signals: ClassVar = frozenset({Signal.METRICS})
@@ -141,7 +141,7 @@ class Prometheus:
         )
         if not is_local(self.config.endpoint):
             self.host.log.warning(
-                "metrics at %s can be read from other machines, by everybody",
+                "metrics at %s can be read from other machines, without a credential",
                 self.endpoints["http"],
             )
         return self
@@ -258,10 +258,7 @@ class Prometheus:
         self.host.stats.add(
             "otelier_prometheus_points_left_out", amount, exporter=self.host.id, reason=reason
         )
-        now = self._clock()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_S
-            self.host.log.warning("points are left out: %s", text)
+        self._quiet_log.warning("points are left out: %s", text)
 
     def _forget(self, key: Any) -> None:
         series = self._series.pop(key)

@@ -117,7 +117,7 @@ class Value:
         for bound, number in pairs:
             below += number
             if not before < bound < math.inf:
-                continue  # bounds that do not grow cannot be told apart; the next one has its values
+                continue  # bounds that do not grow cannot be kept apart; the next one has its values
             labels_here = (*labels, ("le", shortest(bound)))
             yield Sample(labels_here, below, "_bucket", time_s, self._in(before, bound))
             before = bound

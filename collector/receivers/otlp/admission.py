@@ -1,7 +1,7 @@
 """
 What both transports do with a body: decompress, decode, count, hand on, and answer.
 
-The twins (`grpc`, `http`) only speak their protocol. Here are the bounds that keep a
+The transports (`grpc`, `http`) only speak their protocol. Here are the bounds that keep a
 burst from becoming an outage: calls at once, bytes in flight, two threads for large bodies (a
 body of 20 MiB would stop the event loop for a second), and a longest wait for the pipeline. Over a
 bound the answer is `Retryable`: the sender keeps the data. Before anything of a body is decoded,
@@ -36,6 +36,7 @@ from collector.model import Batch, Consume, Host, Request, Signal
 from collector.otlp import BAD_IDS, NOUNS, TOO_LARGE, Decoded, Encoding, decode, request_key
 from collector.receivers.otlp.compression import decompress
 from collector.receivers.otlp.limits import Limits
+from collector.stats import QuietLog
 
 MESSAGE_FACTOR: Final = 3
 """A decompressed body is charged so many times: itself, its message, what is made for the way out."""
@@ -45,7 +46,7 @@ INLINE: Final = 32 << 10
 """Bodies up to this size are decoded on the event loop: a thread costs more than they do."""
 THREADS: Final = 2
 PATIENCE_S: Final = 60.0
-"""How long the pipeline may take before the sender is told to try again."""
+"""How long the pipeline may take before the client is refused for now."""
 DELAY_S: Final = 1.0
 REASONS: Final[dict[type[CollectorError], str]] = {
     Unauthenticated: "unauthenticated",
@@ -60,12 +61,12 @@ REASONS: Final[dict[type[CollectorError], str]] = {
 
 
 @dataclass(slots=True)
-class Taken:
+class Accepted:
     """
     A request that was taken.
 
     Args:
-        rejected: items that were refused for good.
+        rejected: items that were rejected.
         message: why, or a warning; empty when all is well.
     """
 
@@ -73,7 +74,7 @@ class Taken:
     message: str = ""
 
 
-class Intake:
+class Admission:
     """
     The common half of the transports.
 
@@ -101,12 +102,12 @@ class Intake:
         """Guards `in_flight`, which decoding threads charge, too."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="otlp-decode")
-        self._quiet_until = 0.0
+        self._quiet_log = QuietLog(self.log)
 
     @contextlib.contextmanager
-    def charge(self) -> Iterator["Charge"]:
+    def charge(self) -> Iterator["MemoryCharge"]:
         """What one request charges to the byte budget; given back at the end."""
-        made = Charge(self)
+        made = MemoryCharge(self)
         try:
             yield made
         finally:
@@ -131,13 +132,13 @@ class Intake:
         self,
         signal: Signal,
         body: bytes,
-        charge: "Charge",
+        charge: "MemoryCharge",
         *,
         encoding: Encoding,
         transport: str,
         compression: str = "",
         cap: int,
-    ) -> Taken:
+    ) -> Accepted:
         """
         Decode a body and give it to the pipeline; returning means that it is taken for good.
 
@@ -181,7 +182,7 @@ class Intake:
             self._count(decoded, signal, transport)
             if decoded.accepted:
                 await self._hand_on(decoded.batch, decoded.accepted, transport)
-        return Taken(decoded.rejected, decoded.message)
+        return Accepted(decoded.rejected, decoded.message)
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[None]:
@@ -233,10 +234,7 @@ class Intake:
         if isinstance(error, Permanent | Retryable):
             raise error
         # Anything else is our fault and not the data's: the sender must keep it.
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + 60
-            self.log.error("The pipeline failed; the sender is told to try again", exc_info=error)
+        self._quiet_log.error("The pipeline failed; the client must try again", error=error)
         raise Retryable("the pipeline failed; see the log of the collector", DELAY_S) from error
 
     async def _consume(self, batch: Batch, amount: int, transport: str) -> None:
@@ -250,7 +248,7 @@ class Intake:
         self._items("accepted", amount, signal, transport)
 
     def refused(self, transport: str, reason: str) -> None:
-        """Count a request that was refused as a whole."""
+        """Count a request that was not taken as a whole."""
         self.stats.add(
             "otelier_receiver_refused_requests",
             receiver=self.receiver,
@@ -265,7 +263,7 @@ class Intake:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class Charge:
+class MemoryCharge:
     """
     What one request has charged to the byte budget.
 
@@ -273,8 +271,8 @@ class Charge:
         intake: whose budget.
     """
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self._amount = 0
         self._weighed = 0
         self._released = False
@@ -286,18 +284,18 @@ class Charge:
         Raises:
             Retryable: the budget is used up, or the client has left.
         """
-        with self._intake.lock:
+        with self._admission.lock:
             if self._released:
                 raise Retryable("the client has left", DELAY_S)
-            budget = self._intake.limits.max_in_flight_size
+            budget = self._admission.limits.max_in_flight_size
             if self._amount + amount > budget:
                 # Alone it would never fit: coming again is of no use.
                 raise TooLarge(
                     f"the request needs more than {budget} bytes in memory; send smaller batches"
                 )
-            if self._intake.in_flight + amount > budget:
+            if self._admission.in_flight + amount > budget:
                 raise Retryable(f"{budget >> 20} MiB of requests are in work already", DELAY_S)
-            self._intake.in_flight += amount
+            self._admission.in_flight += amount
             self._amount += amount
 
     def weigh(self, objects: int) -> None:
@@ -314,14 +312,14 @@ class Charge:
 
     def release(self) -> None:
         """Give everything back."""
-        with self._intake.lock:
-            self._intake.in_flight -= self._amount
+        with self._admission.lock:
+            self._admission.in_flight -= self._amount
             self._amount = 0
             self._released = True
 
 
 def _seen(task: "asyncio.Task[Any]") -> None:
-    """Look at the outcome of a task that nobody waits for any more, so that asyncio is content."""
+    """Look at the outcome of a task that nothing waits for any more, so that asyncio is content."""
     if not task.cancelled():
         task.exception()
 
@@ -340,7 +338,7 @@ def guarded(work: Callable[[], Decoded]) -> Decoded:
 
 
 def reason_of(error: CollectorError) -> str:
-    """The word under which a refusal is counted."""
+    """The word under which a rejection is counted."""
     return next(
         (word for kind, word in REASONS.items() if isinstance(error, kind)), type(error).__name__
     )

@@ -3,7 +3,7 @@ Who may send: the credential of a request, and how far a listener may be reached
 
 Both transports ask here, before they read a body. A listener that other machines can reach needs a
 token (`auth`) or certificates of clients (`tls: {client_ca_file: }`); without either it does not
-start, because whoever reaches it could fill the store. The one way around is a key whose name says
+start, because every client that reaches it could fill the store. The one way around is a key whose name says
 what it does.
 """
 
@@ -41,12 +41,12 @@ def open_to_all(config: Any) -> bool:
 
 
 def exposed(config: Any) -> list[str]:
-    """What is wrong with a listener that strangers can reach, as a text; nothing when all is well."""
+    """What is wrong with a listener that other machines can reach, as a text; nothing when all is well."""
     allowed = config.dangerously_allow_unauthenticated or unauthenticated_allowed()
     if allowed or not open_to_all(config):
         return []
     text = (
-        f'endpoint "{config.endpoint}" is reachable from other machines, and everybody could send; '
+        f'endpoint "{config.endpoint}" is reachable from other machines, and every client there could send; '
         "set `auth: {authenticator: bearertokenauth}` or `tls: {client_ca_file: }`, or use "
         "localhost; in a container network of your own, start with --allow-unauthenticated "
         "(TELEMETRY_ALLOW_UNAUTHENTICATED=1)"
@@ -59,7 +59,7 @@ class Access:
     The credential check of one listener.
 
     Args:
-        auth: the settings; None lets everybody in.
+        auth: the settings; None lets every client in.
         host: knows the extensions.
         place: the path of the settings, for messages.
 
@@ -94,7 +94,7 @@ class Access:
 
         Raises:
             Unauthenticated: it may not come in.
-            Retryable: nobody can tell, because the extension does not run.
+            Retryable: the extension does not run, so there is nothing to check with.
         """
         if self._name is None:
             return

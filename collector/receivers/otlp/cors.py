@@ -1,8 +1,8 @@
 """
 CORS of OTLP/HTTP: which web pages may send telemetry from a browser.
 
-Without this section a request that carries a foreign Origin is refused, so that no page can fill
-the store of somebody who merely visits it. The keys and what they mean are the OpenTelemetry
+Without this section a request that carries a foreign Origin is rejected, so that no page can fill
+the store of a user who merely visits it. The keys and what they mean are the OpenTelemetry
 Collector's: `*` in an origin stands for any text, credentials are allowed, and therefore a browser
 does not accept the answer to a credentialed request when the origin is `*` alone.
 """

@@ -1,13 +1,13 @@
 """
 OTLP over gRPC: one generic handler, bytes in and bytes out.
 
-Identity serializers leave decoding to `Intake`, which is the same for both transports. A call is
+Identity serializers leave decoding to `Admission`, which is the same for both transports. A call is
 served as a stream of one message, which on the wire is the same: only so is a handler entered
 before the message is read, to check the credential, to ask whether it would be taken at all, and to
 read it within a deadline. Every exception is turned into a code here, once: what escapes from a handler is UNKNOWN for the client,
-and OTLP clients drop the batch on UNKNOWN. A refusal that should be tried again carries RetryInfo
+and OTLP clients drop the batch on UNKNOWN. A `Retryable` answer carries RetryInfo
 in `grpc-status-details-bin`, where the specification wants it, and in `google.rpc.retryinfo-bin`,
-where Python clients look. The bound on calls is `Intake`'s: gRPC's own answers
+where Python clients look. The bound on calls is `Admission`'s: gRPC's own answers
 RESOURCE_EXHAUSTED, which is final.
 """
 
@@ -24,10 +24,11 @@ from collector.errors import CollectorError, Malformed, Retryable, StartFailed, 
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import response, retry_info, shorten, status
-from collector.receivers.otlp.admission import Intake, reason_of
+from collector.receivers.otlp.admission import Admission, reason_of
 from collector.receivers.otlp.auth import Access, Auth, exposed
 from collector.receivers.otlp.sockets import listen_all, where
 from collector.receivers.otlp.tls import Identity, Tls
+from collector.stats import QuietLog
 
 KEY: Final = "protocols::grpc"
 STREAMS: Final = 1_000
@@ -88,7 +89,7 @@ class Grpc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     auth: Auth | None = None
     """The credential that every call needs."""
     dangerously_allow_unauthenticated: bool = False
-    """Listen beyond loopback without token or mTLS: everybody who reaches the port can send."""
+    """Listen beyond loopback without token or mTLS: every client that reaches the port can send."""
     max_recv_msg_size_mib: int = 20
     """Largest message in MiB, as it comes and when it is decompressed; 0 means 20, too."""
     max_concurrent_streams: int = 0
@@ -146,9 +147,9 @@ class Server:
         place: the path of the settings, for messages.
     """
 
-    def __init__(self, config: Grpc, intake: Intake, access: Access, place: str) -> None:
+    def __init__(self, config: Grpc, admission: Admission, access: Access, place: str) -> None:
         self.config = config
-        self.intake = intake
+        self.admission = admission
         self.access = access
         self.place = place
         self._server: Any = None
@@ -162,9 +163,9 @@ class Server:
                 and the fix.
         """
         tls = self.config.tls
-        warn = self.intake.log.warning
+        warn = QuietLog(self.admission.log).warning
         identity = Identity(tls, f"{self.place}::tls", warn) if tls is not None else None
-        connections = self.intake.limits.max_connections
+        connections = self.admission.limits.max_connections
         server = grpc.aio.server(
             options=[
                 *self.config.options(),
@@ -224,9 +225,9 @@ class Server:
             except CollectorError as known:
                 error = known
             except Exception as unknown:
-                self.intake.log.exception("Answering a call failed")
+                self.admission.log.exception("Answering a call failed")
                 error = Retryable(f"internal error: {type(unknown).__name__}")
-            self.intake.refused("grpc", reason_of(error))
+            self.admission.refused("grpc", reason_of(error))
             # Outside of the try: abort raises a bare Exception, which must not be caught again.
             await abort(context, error)
             raise AssertionError from error  # abort never returns
@@ -236,8 +237,8 @@ class Server:
     async def export(self, signal: Signal, context: Any) -> bytes:
         """The response to a good request."""
         self.access.check(lambda name: values_of(context, name))
-        self.intake.admit(signal)
-        with self.intake.charge() as charge:
+        self.admission.admit(signal)
+        with self.admission.charge() as charge:
             try:
                 async with asyncio.timeout(self.config.read_timeout):
                     body = await context.read()
@@ -247,7 +248,7 @@ class Server:
             if body is grpc.aio.EOF:
                 raise Malformed("the call ended without a message")
             charge.add(len(body))
-            taken = await self.intake.take(
+            taken = await self.admission.take(
                 signal,
                 body,
                 charge,

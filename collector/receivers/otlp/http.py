@@ -31,12 +31,13 @@ from collector.errors import (
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import Encoding, response, status
-from collector.receivers.otlp.admission import Charge, Intake, reason_of
+from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_of
 from collector.receivers.otlp.auth import Access, Auth, exposed
 from collector.receivers.otlp.cors import Cors
 from collector.receivers.otlp.http_connection import Connection
 from collector.receivers.otlp.sockets import listen_all, where
 from collector.receivers.otlp.tls import Identity, Tls
+from collector.stats import QuietLog
 
 MEDIA_TYPES: Final[dict[bytes, Encoding]] = {
     b"application/x-protobuf": "protobuf",
@@ -72,7 +73,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Further names that a Host header may carry, without port. On loopback, only these and loopback
     names are served; elsewhere any name is, unless this is set. With a token any name will do."""
     dangerously_allow_unauthenticated: bool = False
-    """Listen beyond loopback without token or mTLS: everybody who reaches the port can send."""
+    """Listen beyond loopback without token or mTLS: every client that reaches the port can send."""
     max_request_body_size: int = 20 << 20
     """Largest body in bytes, as it comes and when it is decompressed; more is answered 413."""
     compression_algorithms: tuple[str, ...] = ("", "gzip", "zstd", "zlib", "deflate")
@@ -147,7 +148,7 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """The client left before its request was complete: there is nobody to answer."""
+    """The client left before its request was complete: there is no one to answer."""
 
 
 class App:
@@ -162,10 +163,10 @@ class App:
     """
 
     def __init__(
-        self, config: Http, intake: Intake, access: Access, hosts: frozenset[str] | None
+        self, config: Http, admission: Admission, access: Access, hosts: frozenset[str] | None
     ) -> None:
         self.config = config
-        self.intake = intake
+        self.admission = admission
         self.access = access
         self.hosts = hosts
         self.paths = config.paths()
@@ -189,7 +190,7 @@ class App:
             if scope["method"] == "OPTIONS" and header(headers, PREFLIGHT):
                 await reply(send, 204, [*self.headers, *extra], b"", b"")
                 return
-            with self.intake.charge() as charge:
+            with self.admission.charge() as charge:
                 body = await self.request(scope, receive, encoding, charge)
         except Gone:
             return
@@ -197,26 +198,26 @@ class App:
             extra += headers_of(error)
             code, body = self.error(error, spoken)
         except Refused as error:
-            self.intake.refused("http", error.reason)
+            self.admission.refused("http", error.reason)
             if error.status_code == 421:
                 extra.append((b"connection", b"close"))
             code, body = error.status_code, status(error.code, str(error), None, spoken)
         except Exception as error:
             # Nothing of ours may become a 500, which makes senders drop the data.
-            self.intake.log.exception("Answering a request failed")
+            self.admission.log.exception("Answering a request failed")
             extra.append((b"retry-after", b"1"))
             code, body = self.error(Retryable(f"internal error: {type(error).__name__}"), spoken)
         await reply(send, code, [*self.headers, *extra], CONTENT_TYPES[spoken], body)
 
     def error(self, error: CollectorError, spoken: Encoding) -> tuple[int, bytes]:
         """Status and body for an error of ours, which is counted."""
-        self.intake.refused("http", reason_of(error))
+        self.admission.refused("http", reason_of(error))
         http, grpc = answer(error)
         delay_s = error.delay_s if isinstance(error, Retryable) else None
         return http, status(grpc, str(error), delay_s, spoken)
 
     async def request(
-        self, scope: Scope, receive: Receive, encoding: Encoding | None, charge: Charge
+        self, scope: Scope, receive: Receive, encoding: Encoding | None, charge: MemoryCharge
     ) -> bytes:
         """The body of the answer to a good request."""
         headers = scope["headers"]
@@ -226,7 +227,7 @@ class App:
             raise NotFound(f"no such path; send to {', '.join(self.paths)}")
         if scope["method"] != "POST":
             raise WrongMethod(f"{scope['method']} is not allowed; use POST")
-        if signal not in self.intake.next:
+        if signal not in self.admission.next:
             raise NotFound(f"{signal.value} are part of no pipeline of this collector")
         if encoding is None:
             raise Unsupported(
@@ -236,14 +237,14 @@ class App:
         cap = self.config.max_request_body_size
         if announced(headers) > cap:
             raise TooLarge(f"the body is larger than {cap} bytes")
-        self.intake.admit(signal)
+        self.admission.admit(signal)
         try:
             async with asyncio.timeout(self.config.read_timeout):
                 body = await read(receive, cap, charge)
         except TimeoutError as error:
             text = f"the body took longer than {self.config.read_timeout:g} s"
             raise Refused(408, UNAVAILABLE, "too_slow", text) from error
-        taken = await self.intake.take(
+        taken = await self.admission.take(
             signal,
             body,
             charge,
@@ -305,7 +306,7 @@ class App:
         return text
 
 
-async def read(receive: Receive, cap: int, charge: Charge) -> bytes:
+async def read(receive: Receive, cap: int, charge: MemoryCharge) -> bytes:
     """The body as it comes, up to a cap."""
     pieces: list[bytes] = []
     size = 0
@@ -387,9 +388,9 @@ class Server:
         place: the path of the settings, for messages.
     """
 
-    def __init__(self, config: Http, intake: Intake, access: Access, place: str) -> None:
+    def __init__(self, config: Http, admission: Admission, access: Access, place: str) -> None:
         self.config = config
-        self.intake = intake
+        self.admission = admission
         self.access = access
         self.place = place
         self._state = ServerState()
@@ -414,13 +415,13 @@ class Server:
             StartFailed: the endpoint or the certificate cannot be used; the message names the key
                 and the fix.
         """
-        tls, warn = self.config.tls, self.intake.log.warning
+        tls, warn = self.config.tls, QuietLog(self.admission.log).warning
         identity = Identity(tls, f"{self.place}::tls", warn) if tls is not None else None
         endpoint = where(self.config.endpoint, self.config.transport)
         listeners = listen_all(endpoint, f"{self.place}::endpoint")
         address = address_of(listeners[0])
         names = {one.getsockname()[0] for one in listeners}
-        app = App(self.config, self.intake, self.access, self.hosts(address, names))
+        app = App(self.config, self.admission, self.access, self.hosts(address, names))
         settings = uvicorn.Config(
             app,
             http=Connection,
@@ -440,7 +441,7 @@ class Server:
         def connect() -> Connection:
             made = Connection(settings, self._state, {}, loop)
             made.head_timeout_s = self.config.read_header_timeout
-            made.most = self.intake.limits.max_connections
+            made.most = self.admission.limits.max_connections
             return made
 
         self._listeners = listeners

@@ -16,19 +16,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Bounds on requests, over both transports."""
 
     max_requests: int = 256
-    """Requests in work at once; one more is told to come again."""
+    """Requests in work at once; one more is refused for now."""
     max_connections: int = 1_000
     """Connections at once, to each transport. One more over HTTP costs the one that has been idle
-    longest its place; over gRPC it is refused."""
+    longest its place; over gRPC it is rejected."""
     max_in_flight_size: int = 256 * MEBIBYTE
     """Bytes of memory for all requests in work, estimated before they are decoded; what goes beyond
-    is told to come again."""
+    is refused for now."""
     max_items: int = 50_000
-    """Spans, metric points or log records in one request; more are refused before decoding."""
+    """Spans, metric points or log records in one request; more are rejected before decoding."""
     max_groups: int = 10_000
-    """Resources in one request, and scopes; more are refused before decoding."""
+    """Resources in one request, and scopes; more are rejected before decoding."""
     max_elements: int = 1_000_000
-    """Messages of any kind in one request (attributes, events, values); more are refused before
+    """Messages of any kind in one request (attributes, events, values); more are rejected before
     decoding."""
     max_attributes: int = 1_000
     """Attributes of one item, resource or scope; the rest is cut off and counted."""
@@ -38,7 +38,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Bytes of one text or bytes value in an attribute; the rest is cut off and counted."""
     max_record_size: int = MEBIBYTE
     """Bytes of one span, log record or data point. What is larger loses the end of its body, its
-    last events, links or attributes, counted; what is too large even then is refused alone."""
+    last events, links or attributes, counted; what is too large even then is rejected alone."""
 
     def check(self) -> list[str]:
         """What is wrong with these settings, one text each."""

@@ -1,10 +1,10 @@
 """
 The OTLP receiver: gRPC and HTTP, one listener each over all signals.
 
-    bytes -> `Intake` (decompress, decode, count) -> next[signal] -> answer
+    bytes -> `Admission` (decompress, decode, count) -> next[signal] -> answer
 
 The success answer goes out after the pipeline has returned, never before: what it means is the
-pipeline's promise, not the receiver's. The transports are twins and small; what they share is in
+pipeline's promise, not the receiver's. The two transports are small; what they share is in
 `admission`. HTTP stops first, as in the OpenTelemetry Collector, then gRPC, and both let requests in
 work be answered.
 """
@@ -18,7 +18,7 @@ import msgspec
 from collector.errors import StartFailed
 from collector.model import Consume, Host, OnRequest, Signal
 from collector.otlp import require_upb
-from collector.receivers.otlp.admission import Intake
+from collector.receivers.otlp.admission import Admission
 from collector.receivers.otlp.auth import Access, exposed, open_to_all
 from collector.receivers.otlp.grpc import Grpc
 from collector.receivers.otlp.grpc import Server as GrpcServer
@@ -46,7 +46,7 @@ class Otlp:
     Args:
         config: the settings.
         host: the service.
-        next: the pipelines, by signal; a signal that is not in it is refused for good.
+        next: the pipelines, by signal; a signal that is not in it is rejected.
     """
 
     class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,17 +87,17 @@ class Otlp:
         require_upb()
         protocols = self.config.protocols
         async with contextlib.AsyncExitStack() as stack:
-            intake = Intake(self.host, self.next, self.config.limits)
-            stack.push_async_callback(intake.drain, GRACE_S)
+            admission = Admission(self.host, self.next, self.config.limits)
+            stack.push_async_callback(admission.drain, GRACE_S)
             if protocols.grpc is not None:
                 place, access = self._access("grpc", protocols.grpc)
-                grpc = GrpcServer(protocols.grpc, intake, access, place)
+                grpc = GrpcServer(protocols.grpc, admission, access, place)
                 self.endpoints["grpc"] = await grpc.start()
                 stack.push_async_callback(grpc.stop, GRACE_S)
                 self.host.log.info("Starting GRPC server, endpoint %s", self.endpoints["grpc"])
             if protocols.http is not None:
                 place, access = self._access("http", protocols.http)
-                http = HttpServer(protocols.http, intake, access, place)
+                http = HttpServer(protocols.http, admission, access, place)
                 self.endpoints["http"] = await http.start()
                 stack.push_async_callback(http.stop, GRACE_S)
                 self.host.log.info("Starting HTTP server, endpoint %s", self.endpoints["http"])
@@ -109,7 +109,7 @@ class Otlp:
         The path of a transport's settings, and who may send.
 
         Raises:
-            StartFailed: everybody may, and nobody said so; or the extension does not run.
+            StartFailed: every client may, without `dangerously_allow_unauthenticated`; or the extension does not run.
         """
         place = f"receivers::{self.host.id}::protocols::{transport}"
         for problem in exposed(config):
@@ -120,7 +120,7 @@ class Otlp:
             self.host.stats.set(
                 "otelier_receiver_unauthenticated", 1, receiver=self.host.id, transport=transport
             )
-            self.host.log.warning("%s takes data from everybody who reaches it", place)
+            self.host.log.warning("%s takes data from every client that reaches it", place)
         return place, Access(config.auth, self.host, place)
 
     async def __aexit__(self, *exc: object) -> None:

@@ -6,7 +6,7 @@ HTTP gets an `ssl.SSLContext`, gRPC credentials of its own; both read the same b
 no timer and no thread, and a certificate that was renewed is used without a restart. Files that
 cannot be used then are reported, and the ones in use stay.
 
-TLS below 1.2 is never spoken. A private key that everybody on the machine can read ends the start.
+TLS below 1.2 is never spoken. A private key that every user of the machine can read ends the start.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ from collector.errors import StartFailed
 from collector.model import Duration, Secret
 
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-QUIET_S: Final = 60.0
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +82,7 @@ class Identity:
     Args:
         config: the settings.
         place: the path of the settings, for messages.
-        warn: told when files that have changed cannot be used.
+        warn: called with a line when files that have changed cannot be used.
     """
 
     def __init__(self, config: Tls, place: str, warn: Callable[[str], None]) -> None:
@@ -91,7 +90,6 @@ class Identity:
         self.place = place
         self.warn = warn
         self._looked_at = time.monotonic()
-        self._quiet_until = 0.0
         self._seen = self._marks()
         self.files = self._read()
         self.context = self._context(self.files)
@@ -136,15 +134,13 @@ class Identity:
             files = self._read()
             self.context = self._context(files)
         except (StartFailed, OSError) as error:
-            if now >= self._quiet_until:
-                self._quiet_until = now + QUIET_S
-                self.warn(f"the new certificate is not used, the old one stays: {error}")
+            self.warn(f"the new certificate is not used, the old one stays: {error}")
             return
         self.files = files
         self._seen = marks
 
     def _marks(self) -> list[tuple[int, int, int]]:
-        """What tells that a file has changed."""
+        """Differs when a file has changed."""
         paths = [self.config.cert_file, self.config.key_file]
         if self.config.client_ca_file_reload:
             paths.append(self.config.client_ca_file)
@@ -177,11 +173,11 @@ class Identity:
             ) from None
 
     def _check_key(self, path: Path) -> None:
-        """Refuse a private key that is everybody's."""
+        """Reject a private key that other users can read or change."""
         with contextlib.suppress(OSError):  # reading it says more
             if path.stat().st_mode & 0o007:
                 raise StartFailed(
-                    f"{self.place}::key_file: everybody on this machine may use {path}; "
+                    f"{self.place}::key_file: every user of this machine may use {path}; "
                     "chmod o= it (in Kubernetes: defaultMode: 0440)"
                 )
 

@@ -7,7 +7,7 @@ a CRC-32: META about the writer, REQUEST with an OTLP request, SEAL with the ids
 sent as one, DONE with ids that need no delivery. Who holds the file's lock owns it; the writer does
 until its death. So a lock that can be had means an orphan.
 
-The file is looked through frame by frame and payloads are read when their turn comes: of a file of
+The file is looked through frame by frame and payloads are read only when they are needed: of a file of
 any size one request at a time is in memory.
 """
 
@@ -32,7 +32,7 @@ META, REQUEST, SEAL, DONE = range(4)
 SIGNALS: Final = {1: Signal.TRACES, 2: Signal.METRICS, 3: Signal.LOGS}
 SUFFIX: Final = ".spool"
 PAYLOAD_BYTES: Final = 64 << 20
-"""A longer frame is none: writers refuse to make them."""
+"""A longer frame is none: writers do not make them."""
 FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -102,7 +102,7 @@ class _Frames:
 
 class SpoolFile:
     """
-    A file that nobody else owns; made by `take`. Blocking; every method may raise OSError.
+    A file that no other process owns; made by `take`. Blocking; every method may raise OSError.
 
     Args:
         path: where it is.
@@ -116,7 +116,7 @@ class SpoolFile:
 
     @classmethod
     def take(cls, path: Path) -> Self | None:
-        """Own a file; None when somebody else does, or it is gone, or it is no plain file."""
+        """Lock a file; None when another process has it, or it is gone, or it is no plain file."""
         try:
             descriptor = os.open(path, FLAGS)
         except OSError as error:
@@ -185,7 +185,7 @@ class SpoolFile:
         return b"".join(os.pread(self._descriptor, length, at) for at, length in unit.places)
 
     def done(self, units: Iterable[Unit]) -> None:
-        """Note that these need no delivery any more, for whoever owns the file next."""
+        """Note that these need no delivery any more, for the process that owns the file next."""
         ids = [number for unit in units for number in unit.ids]
         if not ids:
             return
@@ -200,11 +200,11 @@ class SpoolFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def remove(self) -> None:
-        """Delete it, while nobody else can own it."""
+        """Delete it, while no other process can own it."""
         self.path.unlink(missing_ok=True)
 
     def set_aside(self, reason: str) -> Path:
-        """Give it a name under which nobody takes it in, and write the reason beside it."""
+        """Give it a name under which it is not taken in, and write the reason beside it."""
         aside = self.path.with_name(f"{self.path.name}.bad")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         note = os.open(aside.with_name(f"{aside.name}.txt"), flags, 0o600)
@@ -216,7 +216,7 @@ class SpoolFile:
         return aside
 
     def close(self) -> None:
-        """Let go: whoever wants it may take it now."""
+        """Let go: another process may take it now."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -10,7 +10,7 @@ collector never deliver the same file at the same time: exactly one holds the lo
 
 What was delivered is noted in the file, a few requests at a time: a collector that is killed in
 between delivers those again, which is what the recognition is for. A file that is damaged or holds a
-request that is refused for good is set aside with the reason, behind everything else in it.
+request that is rejected is set aside with the reason, behind everything else in it.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 
@@ -26,14 +26,14 @@ from collector.errors import CollectorError, Permanent, Retryable, StartFailed
 from collector.model import Consume, Duration, Host, Request, Signal
 from collector.otlp import NOUNS, Decoded, decode, request_key, require_upb
 from collector.receivers.spool.file import SpoolFile, Unit, waiting
+from collector.stats import QuietLog
 
 FILES: Final = 1000
-"""How many files one look at the folder considers; the rest has its turn later."""
+"""How many files one look at the folder considers; the rest comes later."""
 AT_ONCE: Final = 32
 """Requests that are in the pipelines at the same time, as the records of a program are single ones."""
 AT_ONCE_BYTES: Final = 16 << 20
 LONGEST_WAIT_S: Final = 60.0
-QUIET_S: Final = 60.0
 
 
 class Spool:
@@ -82,7 +82,7 @@ class Spool:
         self._folder = Path(config.directory)
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._quiet_until: dict[str, float] = {}
+        self._quiet_log = QuietLog(host.log)
 
     def describe(self) -> str:
         """What is taken in."""
@@ -114,11 +114,19 @@ class Spool:
             try:
                 await self._look()
             except Retryable as error:
-                self._report("later", "The pipeline takes nothing now, spool files wait: %s", error)
+                self._quiet_log.warning(
+                    "The pipeline takes nothing now, spool files wait: %s", error, subject="later"
+                )
                 wait_s = min(max(wait_s, error.delay_s), LONGEST_WAIT_S)
             except Exception as error:
                 expected = isinstance(error, OSError)
-                self._report("failed", "%s cannot be taken in: %s", self._folder, error, exc=None if expected else error)  # fmt: skip
+                self._quiet_log.warning(
+                    "%s cannot be taken in: %s",
+                    self._folder,
+                    error,
+                    subject="failed",
+                    error=None if expected else error,
+                )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._stopping.wait()
@@ -134,7 +142,12 @@ class Spool:
                 file = await asyncio.to_thread(SpoolFile.take, path)
             except OSError as error:
                 self._count("otelier_spool_unreadable_files")
-                self._report("unreadable", "%s cannot be opened: %s; run the collector as the user of the program that wrote it", path, error.strerror or error)  # fmt: skip
+                self._quiet_log.warning(
+                    "%s cannot be opened: %s; run the collector as the user of the program that wrote it",
+                    path,
+                    error.strerror or error,
+                    subject="unreadable",
+                )
                 continue
             if file is None:
                 continue  # its program lives
@@ -174,7 +187,7 @@ class Spool:
                 elif isinstance(result, NotHere):
                     whole = False
                 elif isinstance(result, Permanent):
-                    problems.append(f"request {unit.ids[0]} is refused: {result}")
+                    problems.append(f"request {unit.ids[0]} is rejected: {result}")
                 else:
                     later = result
             await asyncio.to_thread(file.done, settled)
@@ -208,7 +221,9 @@ class Spool:
             return
         consume = self.next.get(unit.signal)
         if consume is None:
-            self._report("signal", "%s in spool files wait for a pipeline", unit.signal.value)
+            self._quiet_log.warning(
+                "%s in spool files wait for a pipeline", unit.signal.value, subject="signal"
+            )
             raise NotHere(unit.signal.value)
         ask = getattr(consume, "admit", None)
         if ask is not None:
@@ -243,7 +258,9 @@ class Spool:
     async def _set_aside(self, file: SpoolFile, reason: str) -> None:
         aside = await asyncio.to_thread(file.set_aside, reason[:4000])
         self._count("otelier_spool_bad_files")
-        self._report("bad", "%s is set aside as %s: %s", file.path, aside.name, reason[:500])
+        self._quiet_log.warning(
+            "%s is set aside as %s: %s", file.path, aside.name, reason[:500], subject="bad"
+        )
 
     # --- numbers ---
 
@@ -256,13 +273,6 @@ class Spool:
 
     def _gauge(self, name: str, value: int) -> None:
         self._host.stats.set(name, value, receiver=self._host.id)
-
-    def _report(self, key: str, text: str, *values: Any, exc: Exception | None = None) -> None:
-        """One log line a minute and kind at most."""
-        now = time.monotonic()
-        if now >= self._quiet_until.get(key, 0.0):
-            self._quiet_until[key] = now + QUIET_S
-            self._host.log.warning(text, *values, exc_info=exc)
 
 
 class NotHere(Exception):

@@ -41,7 +41,7 @@ class _Turn:
     running: int = 0
 
 
-class Joining:
+class Coalescer:
     """
     The writes of one store.
 

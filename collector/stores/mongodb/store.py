@@ -30,9 +30,9 @@ from collector.stores.base import (
     DeadLetter,
     Failure,
     Followed,
-    Intake,
     Query,
     Refused,
+    StoreConsumer,
     Walked,
     Written,
 )
@@ -44,7 +44,7 @@ from collector.stores.mongodb import statistics as mongodb_statistics
 from collector.stores.mongodb import transfer as moving
 from collector.stores.mongodb.calls import Calls
 from collector.stores.mongodb.client import CODEC, DURABLE, client_of, servers, squeezed_badly
-from collector.stores.mongodb.coalesce import Joining
+from collector.stores.mongodb.coalesce import Coalescer
 from collector.stores.mongodb.config import MongoDBConfig
 from collector.stores.mongodb.encode import encode
 from collector.stores.mongodb.indexes import REACH_S, Preparation
@@ -84,8 +84,8 @@ class MongoDB:
         self._host = host
         self._read_only = read_only
         self._servers = servers(config.uri)
-        self._joining = Joining(self.write, f"MongoDB at {self._servers} is too slow for them")
-        self._intake = Intake(host, self._joining)
+        self._coalescer = Coalescer(self.write, f"MongoDB at {self._servers} is too slow for them")
+        self._consumer = StoreConsumer(host, self._coalescer)
         self._client: pymongo.MongoClient[dict[str, Any]] | None = None
         self._preparation: Preparation | None = None
         self._statistics: mongodb_statistics.Statistics | None = None
@@ -138,7 +138,7 @@ class MongoDB:
         """Let running calls end (each has its deadline), refuse those that wait, disconnect."""
         await self._reading.stop()
         await self._calls.stop()
-        await self._joining.stop()
+        await self._coalescer.stop()
         if self._statistics is not None:
             await asyncio.to_thread(self._statistics.stop)
         if self._preparation is not None:
@@ -149,7 +149,7 @@ class MongoDB:
 
     async def __call__(self, batch: Batch) -> None:
         """Consume a batch as an exporter does."""
-        await self._intake(batch)
+        await self._consumer(batch)
 
     async def write(
         self, signal: Signal, documents: Sequence[Document], *, collection: str | None = None

@@ -75,7 +75,7 @@ Place = tuple[str, str | None]
 """A table, and the collection in it when it is the one of log records."""
 
 
-class Upkeep:
+class Maintenance:
     """
     What is to be done, and when.
 

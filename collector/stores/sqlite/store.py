@@ -31,8 +31,8 @@ from collector.stores.base import (
     DeadLetter,
     Failure,
     Followed,
-    Intake,
     Query,
+    StoreConsumer,
     Walked,
     Written,
     encodable,
@@ -114,7 +114,7 @@ class SQLite:
         self._path = Path(config.path)
         self._host = host
         self._read_only = read_only
-        self._intake = Intake(host, self.write)
+        self._consumer = StoreConsumer(host, self.write)
         self._lock: int | None = None
         self._routing = Routing(config.events)
         self._writer: file.Writer | None = None
@@ -170,15 +170,15 @@ class SQLite:
 
     async def __call__(self, batch: Batch) -> None:
         """Consume a batch as an exporter does; one turn in a thread makes its rows."""
-        found = await self._intake.convert(partial(self._rows, batch))
-        self._intake.count(await self._keep(batch.signal, found))
+        found = await self._consumer.convert(partial(self._rows, batch))
+        self._consumer.count(await self._keep(batch.signal, found))
 
     async def write(
         self, signal: Signal, documents: Sequence[Document], *, collection: str | None = None
     ) -> Written:
         """Store documents; returns after they are on disk."""
         work = partial(encode, signal, documents, self._routing, collection)
-        return await self._keep(signal, await self._intake.convert(work), collection)
+        return await self._keep(signal, await self._consumer.convert(work), collection)
 
     def _rows(self, batch: Batch) -> Encoded:
         found = rows_of(batch)
@@ -290,7 +290,7 @@ class SQLite:
     def _route(self, json: str) -> str:
         return self._routing.collection(Signal.LOGS, loads(json.encode()))
 
-    def _upkeep(self) -> upkeep.Upkeep:
+    def _upkeep(self) -> upkeep.Maintenance:
         loop = asyncio.get_running_loop()
 
         def count(name: str, amount: int, **labels: str) -> None:
@@ -301,7 +301,7 @@ class SQLite:
         kept = table(self._config.retention) if self._tend else None
         max_bytes = self._config.max_size_mib << 20
         full_text = self._config.full_text if self._tend else None
-        return upkeep.Upkeep(kept, max_bytes, self._routing, count, full_text=full_text)
+        return upkeep.Maintenance(kept, max_bytes, self._routing, count, full_text=full_text)
 
     def _look(self) -> None:
         """Refuse what cannot be read, before anybody asks."""

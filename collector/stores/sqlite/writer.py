@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from collector.errors import Retryable, StartFailed
-from collector.stores.sqlite.maintenance import Upkeep
+from collector.stores.sqlite.maintenance import Maintenance
 from collector.stores.sqlite.schema import Statement, connect
 
 MAX_WAITING: Final = 100_000
@@ -100,7 +100,7 @@ class Writer:
         upkeep: what is to be done between commits.
     """
 
-    def __init__(self, path: Path, route: Callable[[str], str], upkeep: Upkeep) -> None:
+    def __init__(self, path: Path, route: Callable[[str], str], upkeep: Maintenance) -> None:
         self._path = path
         self._route = route
         self._upkeep = upkeep

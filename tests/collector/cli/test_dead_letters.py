@@ -73,8 +73,8 @@ def test_ls_and_show_give_the_reason_and_the_exact_bytes(letters):
 
 def test_retry_says_what_remains(letters):
     """What the store refuses again stays a letter, and the exit code says so."""
-    assert ask("retry", *STORE) == (1, "0 stored, 2 refused again\n")
-    assert ask("retry", letters[0], *STORE) == (1, "0 stored, 1 refused again\n")
+    assert ask("retry", *STORE) == (1, "0 stored, 2 rejected again\n")
+    assert ask("retry", letters[0], *STORE) == (1, "0 stored, 1 rejected again\n")
     assert len(ask("ls", *STORE)[1].splitlines()) == 2
 
 
@@ -126,7 +126,7 @@ def test_retry_stores_what_the_server_takes_now(mongodb_uri, mongodb_database, m
             return first, second, third, await store.find(Query(signal=Signal.LOGS))
 
     first, second, third, found = asyncio.run(run())
-    assert first == (1, "0 stored, 1 refused again\n")
-    assert second == (0, "1 stored, 0 refused again\n")
+    assert first == (1, "0 stored, 1 rejected again\n")
+    assert second == (0, "1 stored, 0 rejected again\n")
     assert third == (0, "There are no dead letters.\n")
     assert exactly(found) == exactly([log(1), bad])

@@ -259,7 +259,7 @@ def test_what_differs_is_said_and_exit_1(folder, mongodb_uri, mongodb_database, 
         at = next(number for number, line in enumerate(lines) if line.startswith("warning_logs"))
         assert lines[at + 1 : at + 4] == [
             "    1 missing, 0 with another content",
-            "    1 refused by the target for good (validator): its dead letters",
+            "    1 rejected by the target (validator): its dead letters",
             f"    {log(112)['_id']}: missing",
         ]
         # The span's trail was there first, too, and it says what that span said.

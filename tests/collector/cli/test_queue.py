@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from collector.cli.queue import queue
 from collector.sending_queue.sender import DeadLetters, letters_path
-from collector.wal.storage import Files, Wal
+from collector.wal.storage import Files, FileStorage
 from tests.durability import config, drain, host, ids_of, logs
 
 FOLDER = "--directory"
@@ -21,7 +21,7 @@ def ask(*words):
 
 async def waiting(folder):
     """Two exporters, of which one has delivered the first of three requests."""
-    async with Wal(config(folder), host()) as wal:
+    async with FileStorage(config(folder), host()) as wal:
         first = await wal.reader("first", ["logs"])
         await wal.reader("second", ["traces"])
         for each in ("a", "b", "c"):
@@ -72,7 +72,7 @@ def test_looking_works_beside_a_collector_and_changing_does_not(tmp_path):
     """`ls` and `peek` read; `replay` and `drop` name the process that has the folder."""
 
     async def beside():
-        async with Wal(config(tmp_path), host()) as wal:
+        async with FileStorage(config(tmp_path), host()) as wal:
             reader = await wal.reader("first", ["logs"])
             await wal.append(logs("a"), "logs", 1)
             await DeadLetters(tmp_path, "first", 1 << 20, Files()).add(logs("x"), "no")
@@ -93,7 +93,7 @@ def test_replay_gives_dead_letters_to_their_exporter_alone(tmp_path):
     asyncio.run(waiting(tmp_path))
 
     async def fetch():
-        async with Wal(config(tmp_path), host()) as wal:
+        async with FileStorage(config(tmp_path), host()) as wal:
             readers = [await wal.reader(name, ["logs"]) for name in ("first", "second")]
             assert readers[1].lag_items == 3  # of the pipeline that it is in now, nothing else
             records = await readers[0].read()

@@ -18,7 +18,9 @@ def configurations():
     for path in sorted(ROOT.glob("examples/*/*.yaml")) + [ROOT / "otel-collector.yaml"]:
         yield str(path.relative_to(ROOT)), path.read_text()
     for page in sorted((ROOT / "docs").rglob("*.md")):
-        for found in re.finditer(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for found in re.finditer(
+            r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+        ):
             if "receivers:" in found[1] and "service:" in found[1]:
                 yield f"{page.relative_to(ROOT)}:{found.start()}", found[1]
 

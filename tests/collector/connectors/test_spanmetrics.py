@@ -81,7 +81,7 @@ async def test_calls_and_durations(tmp_path):
 
 
 async def test_resources_stay_apart(tmp_path):
-    """Services, and processes of one service, have series of their own unless told otherwise."""
+    """Services, and processes of one service, have series of their own by default."""
     batches = [traces(span(), service__name="shop", pod=pod) for pod in ("1", "2")]
     batch = await made(tmp_path, BUCKETS, *batches)
     assert [len(group.scope_metrics) for group in batch.message.resource_metrics] == [1, 1]

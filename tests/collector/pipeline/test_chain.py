@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.errors import CollectorError, Permanent, Retryable, TooLarge
 from collector.model import Batch, Host, Request, Signal
-from collector.pipeline.chain import Gate, Junction, Outlet, chain, fan_out, mutates, share
+from collector.pipeline.chain import FanOut, Gate, Outlet, chain, fan_out, mutates, share
 from collector.stats import Stats
 
 pytestmark = pytest.mark.anyio
@@ -166,7 +166,7 @@ async def test_only_the_same_request_with_the_same_content_is_a_repeat():
 async def test_junction_forgets_the_oldest():
     """What is remembered is bounded: behind the bound a resend is delivered again."""
     file, database = Sink(), Sink(Retryable("down"))
-    consume = Junction([(file, False), (database, False)], Stats(), remembered=2)
+    consume = FanOut([(file, False), (database, False)], Stats(), remembered=2)
     for name in ("a", "b", "c", "c", "a"):
         with pytest.raises(Retryable):
             await consume(batch(name, key=name.encode() * 16))

@@ -252,7 +252,7 @@ async def test_sections_are_checked(tmp_path):
 
 
 async def test_hostile_texts_do_not_stop_the_collector():
-    """B53: a batch on which a pattern is too slow is refused for good, and counted."""
+    """B53: a batch on which a pattern is too slow is rejected, and counted."""
     sink = Sink()
     given = processor(action("extract", "t", pattern=r"(?P<n>\d+-\d+-\d+)"), sink=sink)
     sent = logs(*[{"attributes": {"t": "1" * 4096}} for _ in range(100)])

@@ -18,10 +18,10 @@ from collector.model import Batch, Duration, Request, Signal
 from collector.sending_queue.sender import (
     Batching,
     DeadLetters,
-    Delivery,
     DurableFanOut,
+    ExporterSettings,
+    QueueSender,
     RetryOnFailure,
-    Sending,
     SendingQueue,
     durable,
     letters_path,
@@ -31,7 +31,7 @@ from collector.sending_queue.split import joined, part, parts, units
 from collector.service.service import Service
 from collector.stats import Stats
 from collector.stores.base import Query
-from collector.wal.storage import Files, Wal
+from collector.wal.storage import Files, FileStorage
 from tests.durability import config, host, ids, logs, until
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +69,7 @@ class Log:
 
     def __init__(self, folder, stats=None, **settings):
         self.stats = stats or Stats()
-        self.wal = Wal(config(folder, **settings), host(stats=self.stats))
+        self.wal = FileStorage(config(folder, **settings), host(stats=self.stats))
         self.deliveries = []
 
     async def __aenter__(self):
@@ -78,7 +78,7 @@ class Log:
 
     async def add(self, name, sink, retry=NO_WAIT, timeout_s=0.0, merge=True, **keys):
         queue = SendingQueue(storage="file_storage", **keys)
-        sending = Sending(queue=queue, retry=retry, timeout_s=timeout_s)
+        sending = ExporterSettings(queue=queue, retry=retry, timeout_s=timeout_s)
         at = host(name, self.stats)
         delivery = await durable(at, sink, sending, self.wal, ["logs"], merge=merge)
         await delivery.__aenter__()
@@ -421,9 +421,9 @@ async def test_waits_grow_are_random_and_never_shorter_than_asked():
     async def sleep(delay_s):
         delays.append(delay_s)
 
-    sending = Sending(retry=RetryOnFailure(max_interval=Duration(10)))
+    sending = ExporterSettings(retry=RetryOnFailure(max_interval=Duration(10)))
     sink = Sink(lambda batch: answers[len(sink.calls) - 1])
-    async with Delivery(
+    async with QueueSender(
         host("sink"), sink, sending, sleep=sleep, clock=lambda: 0.0, chance=lambda: next(chances)
     ) as delivery:
         await delivery(logs("a"))
@@ -446,8 +446,8 @@ async def test_a_success_ends_the_waits_of_others_once():
         await asyncio.Event().wait()  # for ever: only a success ends it
 
     sink = Sink(fails)
-    sending = Sending(queue=SendingQueue(), retry=RetryOnFailure())
-    async with Delivery(host("sink"), sink, sending, sleep=sleep) as delivery:
+    sending = ExporterSettings(queue=SendingQueue(), retry=RetryOnFailure())
+    async with QueueSender(host("sink"), sink, sending, sleep=sleep) as delivery:
         for each in ("a", "b", "bad"):
             await delivery(logs(each))
         await until(lambda: len(calls) == 3 and waits.is_set())
@@ -469,8 +469,8 @@ async def test_a_success_leaves_a_wait_that_was_asked_for():
         await asyncio.Event().wait()
 
     sink = Sink(lambda batch: Retryable("later", 60.0) if ids(batch) == ["a"] else None)
-    sending = Sending(queue=SendingQueue(), retry=RetryOnFailure())
-    async with Delivery(host("sink"), sink, sending, sleep=sleep) as delivery:
+    sending = ExporterSettings(queue=SendingQueue(), retry=RetryOnFailure())
+    async with QueueSender(host("sink"), sink, sending, sleep=sleep) as delivery:
         await delivery(logs("a"))
         await until(lambda: asked == [60.0])
         await delivery(logs("b"))
@@ -488,8 +488,10 @@ async def test_an_attempt_has_a_timeout():
         if len(calls) == 1:
             await asyncio.Event().wait()
 
-    sending = Sending(queue=SendingQueue(wait_for_result=True), retry=NO_WAIT, timeout_s=0.01)
-    async with Delivery(host("sink"), sink, sending) as delivery:
+    sending = ExporterSettings(
+        queue=SendingQueue(wait_for_result=True), retry=NO_WAIT, timeout_s=0.01
+    )
+    async with QueueSender(host("sink"), sink, sending) as delivery:
         await delivery(logs("a"))
     assert len(calls) == 2
 
@@ -500,7 +502,7 @@ async def test_without_a_queue_the_sender_hears_the_outcome():
     off = RetryOnFailure(enabled=False)
     for error, kind in ((Permanent("never"), Permanent), (Retryable("later"), Retryable)):
         sink = Sink(lambda batch, error=error: error)
-        async with Delivery(host("sink", stats), sink, Sending(retry=off)) as delivery:
+        async with QueueSender(host("sink", stats), sink, ExporterSettings(retry=off)) as delivery:
             with pytest.raises(kind, match=f'exporter "sink": {error}'):
                 await delivery(logs("a"))
     name = 'otelcol_exporter_send_failed_log_records{exporter="sink"}'
@@ -519,7 +521,9 @@ async def test_a_full_queue_in_memory_refuses():
         await release.wait()
 
     queue = SendingQueue(queue_size=5, num_consumers=1, sizer="items")
-    async with Delivery(host("sink", stats), held, Sending(queue=queue, retry=NO_WAIT)) as delivery:
+    async with QueueSender(
+        host("sink", stats), held, ExporterSettings(queue=queue, retry=NO_WAIT)
+    ) as delivery:
         await delivery(logs("a", "b", "c"))
         await delivery(logs("d", "e"))
         with pytest.raises(Retryable, match="sending queue is full"):
@@ -539,7 +543,9 @@ async def test_block_on_overflow_waits_for_room_in_order():
     """Senders that wait are let in one after the other, first come first served."""
     sink = Sink()
     queue = SendingQueue(queue_size=1, num_consumers=1, block_on_overflow=True)
-    async with Delivery(host("sink"), sink, Sending(queue=queue, retry=NO_WAIT)) as delivery:
+    async with QueueSender(
+        host("sink"), sink, ExporterSettings(queue=queue, retry=NO_WAIT)
+    ) as delivery:
         await asyncio.gather(*(delivery(logs(str(each))) for each in range(20)))
     assert sink.taken == [str(each) for each in range(20)]
 
@@ -549,8 +555,8 @@ async def test_stop_drains_memory_with_one_attempt_each_and_counts_the_rest():
     stats = Stats()
     sink = Sink(lambda batch: Retryable("down") if int(ids(batch)[0]) % 2 else None)
     queue = SendingQueue(num_consumers=2)
-    async with Delivery(
-        host("sink", stats), sink, Sending(queue=queue, retry=RetryOnFailure())
+    async with QueueSender(
+        host("sink", stats), sink, ExporterSettings(queue=queue, retry=RetryOnFailure())
     ) as delivery:
         for each in range(10):
             await delivery(logs(str(each)))
@@ -564,8 +570,8 @@ async def test_memory_drops_what_is_refused_and_keeps_neighbours():
     """Without dead letters the poison item alone is dropped, and counted."""
     stats = Stats()
     sink = Sink(lambda batch: Permanent("no") if "b" in ids(batch) else None)
-    sending = Sending(queue=SendingQueue(wait_for_result=True), retry=NO_WAIT)
-    async with Delivery(host("sink", stats), sink, sending) as delivery:
+    sending = ExporterSettings(queue=SendingQueue(wait_for_result=True), retry=NO_WAIT)
+    async with QueueSender(host("sink", stats), sink, sending) as delivery:
         with pytest.raises(Permanent, match="no"):
             await delivery(logs("a", "b", "c"))
     assert sink.taken == ["a", "c"]
@@ -578,7 +584,9 @@ async def test_batching_joins_up_to_min_size_and_cuts_at_max_size():
     sink = Sink()
     batch = Batching(min_size=4, max_size=5, flush_timeout=Duration(60))
     queue = SendingQueue(num_consumers=1, batch=batch)
-    async with Delivery(host("sink"), sink, Sending(queue=queue, retry=NO_WAIT)) as delivery:
+    async with QueueSender(
+        host("sink"), sink, ExporterSettings(queue=queue, retry=NO_WAIT)
+    ) as delivery:
         for request in ("ab", "cd", "efg", "hij", "klmnopqrstuvw", "x"):
             await delivery(logs(*request))
     assert ["".join(call) for call in sink.calls] == [
@@ -596,7 +604,9 @@ async def test_flush_timeout_sends_what_there_is():
     """A single small request does not wait for company for ever."""
     sink = Sink()
     queue = SendingQueue(batch=Batching(flush_timeout=Duration(0.01)))
-    async with Delivery(host("sink"), sink, Sending(queue=queue, retry=NO_WAIT)) as delivery:
+    async with QueueSender(
+        host("sink"), sink, ExporterSettings(queue=queue, retry=NO_WAIT)
+    ) as delivery:
         await delivery(logs("a"))
         await sink.until(lambda: sink.taken)
         assert sink.taken == ["a"]
@@ -606,7 +616,9 @@ async def test_tenants_are_never_joined():
     """Requests of different tenants stay apart, however small they are."""
     sink = Sink()
     queue = SendingQueue(batch=Batching(flush_timeout=Duration(60)))
-    async with Delivery(host("sink"), sink, Sending(queue=queue, retry=NO_WAIT)) as delivery:
+    async with QueueSender(
+        host("sink"), sink, ExporterSettings(queue=queue, retry=NO_WAIT)
+    ) as delivery:
         for each in range(6):
             await delivery(logs(str(each), tenant="ab"[each % 2]))
     assert sorted(sink.calls) == [["0", "2", "4"], ["1", "3", "5"]]

@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retry_on_failure: RetryOnFailure | None = None
 
 
-class Part:
+class RunningComponent:
     Config = Settings
     events: ClassVar[list[str]] = []
     taken: ClassVar[set[str]] = set()
@@ -57,13 +57,13 @@ class Part:
         self.events.append(f"-{self.host.id}{self.config.word}")
 
 
-class Source(Part):
+class Source(RunningComponent):
     async def send(self, name, signal=Signal.LOGS):
         batch = logs(name) if signal is Signal.LOGS else traces(name)
         await self.next[signal](batch)
 
 
-class Holding(Part):
+class Holding(RunningComponent):
     """A processor that holds batches until it stops, and tells the sender that they are taken."""
 
     mutates = True
@@ -90,10 +90,10 @@ class Joint(Holding):
     async def __aexit__(self, *exc):
         for batch in self.held:
             await self.next[Signal.LOGS](batch)
-        await Part.__aexit__(self)
+        await RunningComponent.__aexit__(self)
 
 
-class Sink(Part):
+class Sink(RunningComponent):
     stored: ClassVar[dict[str, list[str]]] = {}
     slow: ClassVar[dict[str, asyncio.Event]] = {}
     refuses: ClassVar[set[str]] = set()
@@ -118,21 +118,28 @@ class Store(Sink):
         return "memory"
 
 
-class Asks(Part):
+class Asks(RunningComponent):
     async def __aenter__(self):
         self.stores = dict(self.host.stores)
         return await super().__aenter__()
 
 
-class Blind(Part):
+class Blind(RunningComponent):
     """An extension that never looks at the stores."""
 
 
 @pytest.fixture(autouse=True)
 def world():
-    for each in (Part.events, Part.taken, Part.banned, Sink.stored, Sink.slow, Sink.refuses):
+    for each in (
+        RunningComponent.events,
+        RunningComponent.taken,
+        RunningComponent.banned,
+        Sink.stored,
+        Sink.slow,
+        Sink.refuses,
+    ):
         each.clear()
-    return Part.events
+    return RunningComponent.events
 
 
 def traces(name):
@@ -264,7 +271,7 @@ async def test_processors_flush_into_what_follows(tmp_path, world):
         await service.component(name("Source")).send("y")
         await service.reload(configuration(tmp_path, ONE))
         assert stored() == {"Sink/a": ["x", "y"], "Store/b": ["x", "y"]}
-    assert Part.taken == set()
+    assert RunningComponent.taken == set()
 
 
 JOINED = """
@@ -348,13 +355,13 @@ async def test_what_cannot_start_is_taken_back(tmp_path, kind):
         await service.component(name("Source")).send("late")
     assert [key for key in stored() if key.endswith("_2")] == []
     assert stored()["Store/b"] == ["early", "late"]
-    assert Part.taken == set()
+    assert RunningComponent.taken == set()
 
 
 async def test_when_nothing_can_be_restored_the_program_has_to_end(tmp_path):
     """The old place is lost in the meantime: the event that ends the process is set."""
     async with Service(configuration(tmp_path, ONE)) as service:
-        Part.banned.add("port")
+        RunningComponent.banned.add("port")
         new = configuration(tmp_path, ONE.replace("{place: port}", "{place: port, word: _2}"))
         with pytest.raises(CannotGoBack, match="and the old configuration cannot be restored"):
             await service.reload(new)

@@ -23,7 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     flushes: bool = False
 
 
-class Part:
+class RunningComponent:
     """What all components of this module do: write down when they start and stop."""
 
     Config = Settings
@@ -51,11 +51,11 @@ class Part:
         self.events.append(f"stop {self.host.id}, {self.host.health.state}")
 
 
-class Source(Part):
+class Source(RunningComponent):
     pass
 
 
-class Step(Part):
+class Step(RunningComponent):
     mutates = True
 
     async def __call__(self, batch):
@@ -63,7 +63,7 @@ class Step(Part):
         await self.next(batch)
 
 
-class Sink(Part):
+class Sink(RunningComponent):
     def __init__(self, config, host):
         super().__init__(config, host)
         self.names = []
@@ -84,7 +84,7 @@ class Kept(Sink):
         return "memory"
 
 
-class Asks(Part):
+class Asks(RunningComponent):
     """An extension that needs the stores when it starts."""
 
     async def __aenter__(self):
@@ -94,8 +94,8 @@ class Asks(Part):
 
 @pytest.fixture(autouse=True)
 def events():
-    Part.events.clear()
-    return Part.events
+    RunningComponent.events.clear()
+    return RunningComponent.events
 
 
 def traces(name):

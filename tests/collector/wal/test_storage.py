@@ -16,7 +16,7 @@ import pytest
 
 from collector.errors import Retryable, StartFailed
 from collector.stats import Stats
-from collector.wal.storage import Files, Wal
+from collector.wal.storage import Files, FileStorage
 from tests.durability import (
     FailingFiles,
     ForgetfulFiles,
@@ -37,7 +37,7 @@ SMALL = {"segment_bytes": 64 << 10, "max_bytes": 1 << 20}
 
 async def fill(folder, *names, **settings):
     """A closed log with one request for each name."""
-    async with Wal(config(folder, **settings), host()) as wal:
+    async with FileStorage(config(folder, **settings), host()) as wal:
         for name in names:
             await wal.append(logs(name), "logs", 1)
 
@@ -61,7 +61,7 @@ def segments(folder):
 
 async def test_what_was_appended_is_read_in_order_with_its_origin(tmp_path):
     """A reader gives back bytes, signal, route, items and origin as they were appended."""
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         reader = await wal.reader("sink", ["logs"])
         sent = [logs("a", "b"), logs("c", tenant="other")]
         for batch in sent:
@@ -88,7 +88,7 @@ async def test_many_waiting_requests_share_a_commit(tmp_path):
             syncs.append(fd)
             super().sync(fd)
 
-    async with Wal(config(tmp_path), host(), files=Counting()) as wal:
+    async with FileStorage(config(tmp_path), host(), files=Counting()) as wal:
         numbers = await asyncio.gather(
             *(wal.append(logs(f"id-{each}"), "logs", 1) for each in range(500))
         )
@@ -101,14 +101,14 @@ async def test_a_changed_message_is_encoded(tmp_path):
     batch = logs("before")
     batch.message.resource_logs[0].scope_logs[0].log_records[0].body.string_value = "after"
     batch.wire = None
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         await wal.append(batch, "logs", 1)
     assert await stored(tmp_path) == ["after"]
 
 
 async def test_reader_sees_only_its_routes(tmp_path):
     """An exporter is given the pipelines that name it, and what is addressed to it alone."""
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         reader = await wal.reader("sink", ["logs/a", "logs/b"])
         for route in ("logs/a", "logs/c", "@sink", "@other", "logs/b"):
             await wal.append(logs(route), route, 1)
@@ -119,7 +119,7 @@ async def test_reader_sees_only_its_routes(tmp_path):
 
 async def test_two_readers_do_not_wait_for_each_other(tmp_path):
     """One exporter drains the log while another has not delivered its first record."""
-    async with Wal(config(tmp_path, **SMALL), host()) as wal:
+    async with FileStorage(config(tmp_path, **SMALL), host()) as wal:
         slow = await wal.reader("slow", ["logs"])
         fast = await wal.reader("fast", ["logs"])
         names = [f"{each}-{'x' * 2000}" for each in range(100)]
@@ -141,13 +141,13 @@ async def test_two_readers_do_not_wait_for_each_other(tmp_path):
 
 async def test_restart_resumes_where_deliveries_ended(tmp_path):
     """What is settled is never read again, what is not settled is, in any order of endings."""
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         reader = await wal.reader("sink", ["logs"])
         for each in range(6):
             await wal.append(logs(str(each)), "logs", 1)
         await reader.read()
         reader.done([1, 2, 4, 6])
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         reader = await wal.reader("sink", ["logs"])
         assert reader.lag_items == 2
         assert [each for record in await reader.read() for each in ids_of(record)] == ["2", "4"]
@@ -155,7 +155,7 @@ async def test_restart_resumes_where_deliveries_ended(tmp_path):
 
 async def test_a_new_exporter_starts_now_or_at_the_oldest(tmp_path):
     """An exporter that is added later begins where its configuration says."""
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         await wal.reader("first", ["logs"])
         await wal.append(logs("old"), "logs", 1)
         now = await wal.reader("now", ["logs"], "now")
@@ -169,18 +169,18 @@ async def test_a_new_exporter_starts_now_or_at_the_oldest(tmp_path):
 async def test_a_new_cursor_is_on_disk_before_the_first_answer(tmp_path):
     """Killed before any cursor was saved again, an exporter still gets what came after its start."""
     files = ForgetfulFiles(tmp_path / "live")
-    async with Wal(config(tmp_path / "live"), host(), files=files) as wal:
+    async with FileStorage(config(tmp_path / "live"), host(), files=files) as wal:
         await wal.reader("sink", ["logs"])
         await wal.append(logs("kept"), "logs", 1)
         left = files.cut(tmp_path / "cut")
-    async with Wal(config(left), host()) as wal:
+    async with FileStorage(config(left), host()) as wal:
         reader = await wal.reader("sink", ["logs"], "now")
         assert await drain(reader, wal) == ["kept"]
 
 
 async def test_segments_are_deleted_when_every_cursor_is_past(tmp_path):
     """The slowest exporter keeps files, a removed exporter does too, and both are named."""
-    async with Wal(config(tmp_path, **SMALL), host()) as wal:
+    async with FileStorage(config(tmp_path, **SMALL), host()) as wal:
         fast, slow = await wal.reader("fast", ["logs"]), await wal.reader("slow", ["logs"])
         for each in range(40):
             await wal.append(logs(f"{each}-{'x' * 8000}"), "logs", 1)
@@ -190,7 +190,7 @@ async def test_segments_are_deleted_when_every_cursor_is_past(tmp_path):
         await drain(slow, wal)
         await wal.checkpoint()
         assert len(segments(tmp_path)) == 1
-    async with Wal(config(tmp_path, **SMALL), host()) as wal:
+    async with FileStorage(config(tmp_path, **SMALL), host()) as wal:
         await wal.reader("fast", ["logs"])
         assert "not configured: slow (let go with `collector queue drop slow`)" in wal.describe()
 
@@ -198,7 +198,7 @@ async def test_segments_are_deleted_when_every_cursor_is_past(tmp_path):
 async def test_numbers_go_on_after_everything_was_delivered_and_deleted(tmp_path):
     """A restart with an empty log gives no number twice, so no cursor skips a new record."""
     for start in range(3):
-        async with Wal(config(tmp_path, **SMALL), host()) as wal:
+        async with FileStorage(config(tmp_path, **SMALL), host()) as wal:
             reader = await wal.reader("sink", ["logs"])
             names = [f"{start}-{each}-{'x' * 9000}" for each in range(10)]
             for name in names:
@@ -209,13 +209,13 @@ async def test_numbers_go_on_after_everything_was_delivered_and_deleted(tmp_path
 
 async def test_a_damaged_cursor_delivers_again_and_is_kept(tmp_path):
     """A cursor that cannot be read costs repeats, never data."""
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         reader = await wal.reader("sink", ["logs"])
         await wal.append(logs("a"), "logs", 1)
         reader.done([record.number for record in await reader.read()])
     cursor = tmp_path / "cursors" / "sink.json"
     cursor.write_bytes(cursor.read_bytes().replace(b'"next": 2', b'"next": 9'))
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         reader = await wal.reader("sink", ["logs"], "now")
         assert await drain(reader, wal) == ["a"]
     assert (tmp_path / "cursors" / "sink.json.bad").exists()
@@ -224,10 +224,10 @@ async def test_a_damaged_cursor_delivers_again_and_is_kept(tmp_path):
 async def test_exporter_ids_become_safe_file_names(tmp_path):
     """Slashes, dots and long names of exporters stay inside the folder and apart."""
     names = ["file/../../x", "file/..", "otlp/" + "n" * 900, "otlp/" + "n" * 901, "Ä/ß"]
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         for name in names:
             await wal.reader(name, ["logs"])
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         assert sorted(wal._cursors) == sorted(names)  # what describe() names, without the words
     assert len(list((tmp_path / "cursors").iterdir())) == len(names)
 
@@ -238,7 +238,7 @@ async def test_exporter_ids_become_safe_file_names(tmp_path):
 async def test_a_repeat_is_answered_and_not_stored(tmp_path):
     """B44: an identical request counts as deduplicated, also while the first is being written."""
     stats = Stats()
-    async with Wal(config(tmp_path), host(stats=stats)) as wal:
+    async with FileStorage(config(tmp_path), host(stats=stats)) as wal:
         batch = logs("a", "b")
         numbers = await asyncio.gather(*(wal.append(batch, "logs", 2) for _ in range(5)))
         assert await wal.append(batch, "logs", 2) is None
@@ -251,10 +251,10 @@ async def test_a_repeat_is_answered_and_not_stored(tmp_path):
 async def test_a_repeat_is_recognised_after_restart_and_after_deletion(tmp_path):
     """B44: the window is rebuilt from the log, and kept when the log's files are deleted."""
     batch = logs("again")
-    async with Wal(config(tmp_path, **SMALL), host()) as wal:
+    async with FileStorage(config(tmp_path, **SMALL), host()) as wal:
         reader = await wal.reader("sink", ["logs"])
         await wal.append(batch, "logs", 1)
-    async with Wal(config(tmp_path, **SMALL), host()) as wal:
+    async with FileStorage(config(tmp_path, **SMALL), host()) as wal:
         assert await wal.append(batch, "logs", 1) is None
         reader = await wal.reader("sink", ["logs"])
         for each in range(10):
@@ -262,7 +262,7 @@ async def test_a_repeat_is_recognised_after_restart_and_after_deletion(tmp_path)
         await drain(reader, wal)
         await wal.checkpoint()
         assert segments(tmp_path)[0].name > f"{2:020}"
-    async with Wal(config(tmp_path, **SMALL), host()) as wal:
+    async with FileStorage(config(tmp_path, **SMALL), host()) as wal:
         assert await wal.append(batch, "logs", 1) is None
 
 
@@ -270,7 +270,7 @@ async def test_a_repeat_is_stored_again_after_the_window(tmp_path):
     """Fifteen minutes later the same bytes are a new request."""
     now = [time.time_ns()]
     batch = logs("a", received_at=now[0])
-    async with Wal(config(tmp_path), host(), now=lambda: now[0]) as wal:
+    async with FileStorage(config(tmp_path), host(), now=lambda: now[0]) as wal:
         assert await wal.append(batch, "logs", 1) == 1
         now[0] += 14 * 60 * 10**9
         assert await wal.append(batch, "logs", 1) is None
@@ -284,7 +284,7 @@ async def test_parts_of_one_request_and_other_routes_are_no_repeats(tmp_path):
     half, other = logs("b"), logs("c")
     half.request = other.request = whole.request
     half.wire = other.wire = None
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         sent = [(whole, "logs"), (half, "logs"), (other, "logs"), (whole, "logs/2")]
         assert [await wal.append(batch, route, 1) for batch, route in sent] == [1, 2, 3, 4]
         assert await wal.append(half, "logs", 1) is None
@@ -302,7 +302,7 @@ async def test_torn_tail_is_cut_at_every_byte(tmp_path):
         folder = tmp_path / "torn"
         folder.mkdir()
         (folder / f"{1:020}.wal").write_bytes(data[:size])
-        async with Wal(config(folder), host(), files=Unsynced()) as wal:
+        async with FileStorage(config(folder), host(), files=Unsynced()) as wal:
             reader = await wal.reader("check", ["logs"], "oldest")
             before = reader.lag_items
             found = await drain(reader, wal)
@@ -349,7 +349,7 @@ async def test_each_flipped_bit_costs_at_most_its_own_record(tmp_path):
         data[place] ^= 1 << chance.randrange(8)
         (folder / f"{1:020}.wal").write_bytes(data)
         stats = Stats()
-        async with Wal(config(folder), host(stats=stats), files=Unsynced()) as wal:
+        async with FileStorage(config(folder), host(stats=stats), files=Unsynced()) as wal:
             reader = await wal.reader("check", ["logs"], "oldest")
             found = await drain(reader, wal)
             await asyncio.sleep(0)
@@ -377,7 +377,7 @@ async def test_damage_is_counted_and_its_file_outlives_deletion(tmp_path):
     data[data.index(b"two")] ^= 1
     path.write_bytes(data)
     stats = Stats()
-    async with Wal(config(tmp_path, **SMALL), host(stats=stats)) as wal:
+    async with FileStorage(config(tmp_path, **SMALL), host(stats=stats)) as wal:
         reader = await wal.reader("sink", ["logs"], "oldest")
         assert await drain(reader, wal) == ["one", "three"]
         for each in range(10):
@@ -425,7 +425,7 @@ async def test_a_later_format_is_refused_and_not_touched(tmp_path):
     data[8] = data[72] = 9
     path.write_bytes(data)
     with pytest.raises(StartFailed, match=r"later version \(format 9\): start that version again"):
-        async with Wal(config(tmp_path), host()):
+        async with FileStorage(config(tmp_path), host()):
             pass
     assert path.read_bytes() == data
 
@@ -433,9 +433,9 @@ async def test_a_later_format_is_refused_and_not_touched(tmp_path):
 async def test_one_process_owns_a_folder(tmp_path):
     """The second one is told which process has it, and what to do."""
     script = (
-        "import asyncio, sys; from collector.wal.storage import Wal; from tests.durability import *\n"
+        "import asyncio, sys; from collector.wal.storage import FileStorage; from tests.durability import *\n"
         "async def main():\n"
-        "    async with Wal(config(sys.argv[1]), host()):\n"
+        "    async with FileStorage(config(sys.argv[1]), host()):\n"
         "        print('open', flush=True); sys.stdin.read()\n"
         "asyncio.run(main())"
     )
@@ -446,7 +446,7 @@ async def test_one_process_owns_a_folder(tmp_path):
     )
     assert await owner.stdout.readline() == b"open\n"
     with pytest.raises(StartFailed) as caught:
-        async with Wal(config(tmp_path), host()):
+        async with FileStorage(config(tmp_path), host()):
             pass
     owner.stdin.close()
     assert await owner.wait() == 0
@@ -454,14 +454,14 @@ async def test_one_process_owns_a_folder(tmp_path):
         f"the queue folder {tmp_path} is in use by process {owner.pid}: stop that process, "
         "or give each collector a `directory` of its own"
     )
-    async with Wal(config(tmp_path), host()):
+    async with FileStorage(config(tmp_path), host()):
         pass
 
 
 # --- power cuts ---
 
 
-class Hasty(Wal):
+class Hasty(FileStorage):
     """A log with the mistake that these tests must find: it answers before anything is on disk."""
 
     async def append(self, batch, route="", items=0):
@@ -470,7 +470,7 @@ class Hasty(Wal):
         return 0
 
 
-class Careless(Wal):
+class Careless(FileStorage):
     """A log with another mistake: it writes, but does not force to disk."""
 
     def __init__(self, settings, *arguments, **options):
@@ -512,7 +512,7 @@ async def lost_in_power_cuts(wal_class, tmp_path):
 
 async def test_power_cut_at_every_step_loses_nothing_acknowledged(tmp_path):
     """R2: whatever is answered can be read from what was forced to disk at that moment."""
-    assert await lost_in_power_cuts(Wal, tmp_path) == 0
+    assert await lost_in_power_cuts(FileStorage, tmp_path) == 0
 
 
 @pytest.mark.parametrize("broken", [Hasty, Careless])
@@ -544,7 +544,7 @@ async def test_each_failing_call_in_turn_breaks_no_promise(tmp_path, error, time
         answered, sent = [], []
         clock = [0.0]
         try:
-            async with Wal(
+            async with FileStorage(
                 config(folder, **SMALL), host(), files=files, clock=lambda now=clock: now[0]
             ) as wal:
                 reader = await wal.reader("sink", ["logs"])
@@ -603,7 +603,7 @@ async def test_a_failed_fsync_is_final_for_its_file(tmp_path):
             events.append(f"write {self.made.get(fd)}")
             return super().write(fd, data, at)
 
-    async with Wal(config(tmp_path), host(), files=Once()) as wal:
+    async with FileStorage(config(tmp_path), host(), files=Once()) as wal:
         await wal.append(logs("first"), "logs", 1)
         await wal.append(logs("second"), "logs", 1)
         assert events == [
@@ -631,7 +631,7 @@ async def test_refuses_before_it_is_full_and_accepts_again_below(tmp_path):
     """From 90 % new requests are refused with a delay; below 75 %, after 2 s, they are taken."""
     clock = [0.0]
     stats = Stats()
-    wal = Wal(config(tmp_path, **SMALL), host(stats=stats), clock=lambda: clock[0])
+    wal = FileStorage(config(tmp_path, **SMALL), host(stats=stats), clock=lambda: clock[0])
     async with wal:
         reader = await wal.reader("sink", ["logs"])
         taken, refusal = await append_until_refused(wal, 9000)
@@ -659,7 +659,7 @@ async def test_refuses_before_it_is_full_and_accepts_again_below(tmp_path):
 async def test_refuses_when_the_oldest_is_nearly_too_old(tmp_path):
     """With `max_age` an exporter that is too far behind stops the intake instead of losing data."""
     now = [time.time_ns()]
-    async with Wal(config(tmp_path, max_age=100.0), host(), now=lambda: now[0]) as wal:
+    async with FileStorage(config(tmp_path, max_age=100.0), host(), now=lambda: now[0]) as wal:
         reader = await wal.reader("sink", ["logs"])
         await wal.append(logs("a", received_at=now[0]), "logs", 1)
         await reader.read()
@@ -694,7 +694,7 @@ async def test_full_disk_refuses_early_and_resumes_alone(disk):
     clock = [0.0]
     stats = Stats()
     settings = config(disk / "queue", segment_bytes=1 << 20, reserve_bytes=1 << 20)
-    async with Wal(settings, host(stats=stats), clock=lambda: clock[0]) as wal:
+    async with FileStorage(settings, host(stats=stats), clock=lambda: clock[0]) as wal:
         reader = await wal.reader("sink", ["logs"])
         (disk / "stranger").write_bytes(b"x" * (12 << 20))
         answered, refusal = await append_until_refused(wal, 200_000)
@@ -732,7 +732,7 @@ async def test_enospc_in_the_middle_of_a_write_is_not_acknowledged(disk):
             return super().write(fd, data, at)
 
     settings = config(disk / "queue", segment_bytes=1 << 20, reserve_bytes=1 << 20)
-    async with Wal(settings, host(), files=Filled(), clock=lambda: clock[0]) as wal:
+    async with FileStorage(settings, host(), files=Filled(), clock=lambda: clock[0]) as wal:
         answered, refusal = await append_until_refused(wal, 200_000)
         assert "No space left on device" in str(refusal)
         assert len(answered) == 5
@@ -748,7 +748,7 @@ async def test_enospc_in_the_middle_of_a_write_is_not_acknowledged(disk):
 
 async def test_cursor_files_say_what_they_hold(tmp_path):
     """A cursor is one line of JSON with its checksum: an operator can read it."""
-    async with Wal(config(tmp_path), host()) as wal:
+    async with FileStorage(config(tmp_path), host()) as wal:
         reader = await wal.reader("sink/a", ["logs"])
         for each in range(6):
             await wal.append(logs(str(each)), "logs", 1)

@@ -132,7 +132,7 @@ async def test_partial_success_is_counted(caplog):
     assert send.host.stats.snapshot() == {
         'otelier_exporter_rejected_items{exporter="otlp_grpc",signal="logs"}': 2
     }
-    assert caplog.messages == ["Partial success: 2 logs refused by the other side: too old"]
+    assert caplog.messages == ["Partial success: 2 logs rejected by the other side: too old"]
 
 
 async def test_an_attempt_can_be_ended():

@@ -251,7 +251,7 @@ async def test_partial_success_is_counted_and_not_sent_again(caplog):
     assert send.host.stats.snapshot() == {
         'otelier_exporter_rejected_items{exporter="otlp_http",signal="logs"}': 6
     }
-    assert caplog.messages == ["Partial success: 3 logs refused by the other side: too\\nold"]
+    assert caplog.messages == ["Partial success: 3 logs rejected by the other side: too\\nold"]
 
 
 async def test_partial_success_in_json():

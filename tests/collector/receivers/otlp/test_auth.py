@@ -169,7 +169,7 @@ def test_an_authenticator_that_does_not_run_ends_the_start(start):
 def test_b68_a_wide_bind_needs_a_token_or_client_certificates(start, kind, endpoint):
     """B68: an address that others can reach is refused without either, naming every way out."""
     text = (
-        f'endpoint "{endpoint}" is reachable from other machines, and everybody could send; set '
+        f'endpoint "{endpoint}" is reachable from other machines, and every client there could send; set '
         "`auth: {authenticator: bearertokenauth}` or `tls: {client_ca_file: }`, or use localhost; "
         "in a container network of your own, start with --allow-unauthenticated "
         "(TELEMETRY_ALLOW_UNAUTHENTICATED=1)"
@@ -199,7 +199,7 @@ def test_b68_the_dangerous_key_is_told(start, caplog):
         assert running.post("/v1/logs", GOOD, Host="collector:4318")[0] == 200
         gauge = 'otelier_receiver_unauthenticated{receiver="otlp",transport="http"}'
         assert running.stats.snapshot()[gauge] == 1
-    assert "takes data from everybody who reaches it" in caplog.text
+    assert "takes data from every client that reaches it" in caplog.text
     config = Http(
         endpoint="0.0.0.0:0",
         dangerously_allow_unauthenticated=True,

@@ -67,7 +67,7 @@ def test_compressed_messages(server, compression):
 
 
 def test_partial_success_names_count_and_reason(server):
-    """Items that are refused for good are counted in the response; their neighbours are stored."""
+    """Items that are rejected are counted in the response; their neighbours are stored."""
     message = new_message(Signal.TRACES)
     scope = message.resource_spans.add().scope_spans.add()
     for name in ("a", "b"):

@@ -97,7 +97,7 @@ def test_b39_empty_requests_succeed_without_touching_the_pipeline(server, path, 
 
 
 def test_partial_success_names_count_and_reason(server):
-    """Items that are refused for good are counted in the answer; their neighbours are stored."""
+    """Items that are rejected are counted in the answer; their neighbours are stored."""
     message = new_message(Signal.TRACES)
     scope = message.resource_spans.add().scope_spans.add()
     for name in ("a", "b", "c"):
@@ -228,7 +228,7 @@ def test_b43_other_paths(server, path):
 
 
 def test_a_signal_without_a_pipeline(start):
-    """A signal that is in no pipeline is refused for good."""
+    """A signal that is in no pipeline is rejected."""
     with start(http_config=Http(endpoint="127.0.0.1:0"), signals=[Signal.LOGS]) as running:
         text = "traces are part of no pipeline of this collector"
         refused(running.post("/v1/traces", b""), 404, 12, text)

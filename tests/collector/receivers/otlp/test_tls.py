@@ -255,7 +255,7 @@ def test_b77_a_key_that_everybody_can_read_ends_the_start(start, authority, tmp_
         with pytest.raises(StartFailed) as caught:
             start(**{f"{transport}_config": config}).__enter__()
         assert str(caught.value) == (
-            f"receivers::otlp::protocols::{transport}::tls::key_file: everybody on this machine "
+            f"receivers::otlp::protocols::{transport}::tls::key_file: every user of this machine "
             f"may use {key}; chmod o= it (in Kubernetes: defaultMode: 0440)"
         )
 

@@ -199,8 +199,8 @@ async def test_bad_files_are_set_aside_with_the_reason(tmp_path):
     }
     assert reasons["a.spool.bad.txt"] == "it does not begin as a spool file does\n"
     assert reasons[f"{damaged.path.name}.bad.txt"] == "1 damaged frames\n"
-    assert "request 2 is refused: " in reasons[f"{refused.path.name}.bad.txt"]
-    assert "request 3 is refused: not this" in reasons[f"{refused.path.name}.bad.txt"]
+    assert "request 2 is rejected: " in reasons[f"{refused.path.name}.bad.txt"]
+    assert "request 3 is rejected: not this" in reasons[f"{refused.path.name}.bad.txt"]
     assert "larger than max_file_mib" in reasons[f"{large.path.name}.bad.txt"]
     assert sorted(setup.pipeline.taken) == ["after", "before", "fine", "good"]
     assert setup.count("otelier_spool_bad_files") == 4

@@ -7,7 +7,7 @@ import pytest
 from collector.errors import Permanent, Retryable
 from collector.model import Signal
 from collector.stores.base import Refused, Written
-from collector.stores.mongodb.coalesce import ENOUGH, MAX_WAITING, MOST, RUNNING, Joining
+from collector.stores.mongodb.coalesce import ENOUGH, MAX_WAITING, MOST, RUNNING, Coalescer
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def begun(joining, *calls):
 
 async def test_what_comes_while_writes_run_goes_together():
     server = Server()
-    joining = Joining(server, "slow")
+    joining = Coalescer(server, "slow")
     tasks = await begun(joining, *((Signal.LOGS, some(name)) for name in "abcdefg"))
     await asyncio.sleep(0)
     first = [(Signal.LOGS, [f"{name}0"]) for name in "abcd"[:RUNNING]]
@@ -60,7 +60,7 @@ async def test_what_comes_while_writes_run_goes_together():
 
 async def test_signals_do_not_wait_for_each_other():
     server = Server()
-    joining = Joining(server, "slow")
+    joining = Coalescer(server, "slow")
     calls = [(signal, some(f"{number}-")) for signal in Signal for number in range(9)]
     tasks = await begun(joining, *calls)
     await asyncio.sleep(0)
@@ -72,7 +72,7 @@ async def test_signals_do_not_wait_for_each_other():
 
 async def test_no_more_than_a_bulk_goes_together_and_large_requests_go_alone():
     server = Server()
-    joining = Joining(server, "slow")
+    joining = Coalescer(server, "slow")
     large = (Signal.LOGS, some("large", ENOUGH))
     tasks = await begun(joining, *[(Signal.LOGS, some(f"{n}-", 300)) for n in range(9)], large)
     await asyncio.sleep(0)
@@ -86,7 +86,7 @@ async def test_no_more_than_a_bulk_goes_together_and_large_requests_go_alone():
 async def test_all_of_a_group_are_told_to_come_again():
     server = Server()
     server.fails = lambda documents: Retryable("away")
-    joining = Joining(server, "slow")
+    joining = Coalescer(server, "slow")
     tasks = await begun(joining, *((Signal.LOGS, some(name)) for name in "abcdef"))
     server.go.set()
     told = await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,7 +98,7 @@ async def test_what_one_does_is_not_the_others_fault():
     """An error that is for good is told to whoever caused it; the others are stored."""
     server = Server()
     server.fails = lambda documents: Permanent("f") if {"_id": "f0"} in documents else None
-    joining = Joining(server, "slow")
+    joining = Coalescer(server, "slow")
     tasks = await begun(joining, *((Signal.LOGS, some(name)) for name in "abcdefg"))
     server.go.set()
     told = await asyncio.gather(*tasks, return_exceptions=True)
@@ -117,14 +117,16 @@ async def test_refusals_and_duplicates_are_told_once():
         await asyncio.sleep(0)
         return answer if len(documents) == 3 else Written(len(documents))
 
-    tasks = await begun(Joining(write, "slow"), *((Signal.LOGS, some(name)) for name in "abcdefg"))
+    tasks = await begun(
+        Coalescer(write, "slow"), *((Signal.LOGS, some(name)) for name in "abcdefg")
+    )
     written = await asyncio.gather(*tasks)
     assert [each for each in written if each.refused or each.duplicates] == [answer]
 
 
 async def test_who_gives_up_takes_nobody_along():
     server = Server()
-    joining = Joining(server, "slow")
+    joining = Coalescer(server, "slow")
     tasks = await begun(joining, *((Signal.LOGS, some(name)) for name in "abcdefg"))
     await asyncio.sleep(0)
     tasks[0].cancel()  # its write runs
@@ -142,7 +144,7 @@ async def test_who_gives_up_takes_nobody_along():
 
 async def test_waiting_is_bounded():
     server = Server()
-    joining = Joining(server, "slow")
+    joining = Coalescer(server, "slow")
     tasks = await begun(joining, *((Signal.LOGS, some(f"{n}-", 499)) for n in range(105)))
     with pytest.raises(Retryable, match=r"documents wait: slow"):
         await joining(Signal.LOGS, some("one too many", 499))
