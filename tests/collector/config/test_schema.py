@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 def configurations():
     """Every whole configuration of this repository: the shipped ones, and those in the docs."""
-    for path in sorted(ROOT.glob("examples/*/*.yaml")) + [ROOT / "otel-collector.yaml"]:
+    for path in [*sorted(ROOT.glob("examples/*/*.yaml")), ROOT / "otel-collector.yaml"]:
         yield str(path.relative_to(ROOT)), path.read_text()
     for page in sorted((ROOT / "docs").rglob("*.md")):
         for found in re.finditer(

@@ -227,7 +227,7 @@ def test_b68_the_operator_says_once_that_the_network_is_its_own(
         assert running.post("/v1/logs", GOOD, Host="collector:4318")[0] == 200
         gauge = 'otelier_receiver_unauthenticated{receiver="otlp",transport="http"}'
         assert running.stats.snapshot()[gauge] == 1
-    assert "takes data from everybody who reaches it" in caplog.text
+    assert "takes data from every client that reaches it" in caplog.text
 
 
 def test_b71_two_hosts_are_none(server):
