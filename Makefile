@@ -2,13 +2,13 @@
 # Everything lives in .venv; requirements are pinned with hashes.
 
 # PYTHON=... chooses an interpreter; else the first of these that is 3.11 or newer.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SOURCES := pyproject.toml hatch_build.py $(wildcard collector/_core*.[ch] telemetry/_core*.[ch])
+SOURCES := pyproject.toml hatch_build.py $(wildcard collector/_core*.[ch] telemetry/_core*.[ch] native/*/*.[ch])
 
-.PHONY: help install run test test-full lint docs format bench bench-large requirements clean
+.PHONY: help install run test test-full test-matrix lint docs format bench bench-large requirements clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,6 +59,9 @@ test: lint  ## lint, types and all tests, on real servers
 test-full: lint  ## the long runs too
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
+test-matrix: .venv/.test  ## every Python here with every OpenTelemetry train (OTELIER_PYTHONS names more Pythons)
+	@$(BIN)/python -m tests.matrix $(ARGS)
+
 bench: .venv/.test requirements/bench.txt  ## side-by-side benchmarks, ratios against peers
 	@$(PIP) install --require-hashes -r requirements/bench.txt
 	@test -d .venv/peers || $(PIP) install --target .venv/peers --no-deps --require-hashes -r requirements/peers.txt
@@ -68,9 +71,9 @@ bench-large: .venv/.test  ## questions among 10 million stored spans (20 GB in d
 	@$(BIN)/python -m tests.benchmarks.large $(ARGS)
 
 requirements:  ## pin again after a change in pyproject.toml or requirements/*.in (needs uv)
-	uv pip compile $(COMPILE) pyproject.toml requirements/run.in -o requirements/run.txt
-	uv pip compile $(COMPILE) pyproject.toml requirements/test.in -c requirements/run.txt -o requirements/test.txt
-	uv pip compile $(COMPILE) pyproject.toml requirements/bench.in -c requirements/test.txt -o requirements/bench.txt
+	uv pip compile $(COMPILE) --extra all pyproject.toml requirements/run.in -o requirements/run.txt
+	uv pip compile $(COMPILE) --extra all pyproject.toml requirements/test.in -c requirements/run.txt -o requirements/test.txt
+	uv pip compile $(COMPILE) --extra all pyproject.toml requirements/bench.in -c requirements/test.txt -o requirements/bench.txt
 COMPILE := --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
 	--python-version 3.11 --no-header --no-annotate --prerelease if-necessary-or-explicit
 

@@ -256,9 +256,7 @@ def _grpc_maker(signal: str, settings: _settings.Settings) -> Callable[[], Expor
             f"opentelemetry.exporter.otlp.proto.grpc.{module[signal]}"
         )
     except ImportError:
-        raise MissingDependency(
-            "OTLP over gRPC", "opentelemetry-exporter-otlp-proto-grpc"
-        ) from None
+        raise MissingDependency("OTLP over gRPC", "otelier[grpc]") from None
     kind = getattr(imported, name[signal])
     # The exporter reads the variables itself; only what was given as an argument is passed on.
     options: dict[str, Any] = {

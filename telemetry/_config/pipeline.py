@@ -50,8 +50,8 @@ class Pipeline:
 
     def __init__(self, settings: _settings.Settings) -> None:
         # The SDK and the HTTP client are imported when they are used, not by `import telemetry`. The
-        # first measurement needs `_aggregation`: by then a fork would copy the lock of its import.
-        from opentelemetry.exporter.otlp.common import _aggregation  # noqa: F401, PLC0415
+        # first measurement needs the encoder: by then a fork would copy the lock of its import.
+        from opentelemetry.exporter.otlp.proto.common import metrics_encoder  # noqa: F401, PLC0415
 
         from telemetry._config import exporters  # noqa: PLC0415
         from telemetry._export.record_redactor import Gate  # noqa: PLC0415
@@ -259,16 +259,19 @@ class Pipeline:
                 self._add_reader(courier)
 
     def _add_reader(self, courier: Courier) -> None:
-        from opentelemetry.exporter.otlp.common import _aggregation  # noqa: PLC0415 - as above
+        from opentelemetry.exporter.otlp.proto.common._internal.metrics_encoder import (  # noqa: PLC0415
+            OTLPMetricExporterMixin,
+        )
 
         from telemetry._sdk import processors as _processors  # noqa: PLC0415
 
         if self._reader_pid:
             _otel_context.forget_readers(self.meter_provider)
             courier.after_fork()
+        preferences: Any = OTLPMetricExporterMixin()
         self._reader = _processors.Reader(
-            preferred_temporality=_aggregation._get_temporality(None),  # noqa: SLF001 - reads the
-            preferred_aggregation=_aggregation._get_aggregation(None),  # noqa: SLF001 - environment
+            preferred_temporality=preferences._get_temporality(None),  # noqa: SLF001 - reads the
+            preferred_aggregation=preferences._get_aggregation(None),  # noqa: SLF001 - environment
         )
         self.meter_provider.add_metric_reader(self._reader)
         self._reader_pid = os.getpid()
