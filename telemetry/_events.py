@@ -15,7 +15,6 @@ under the lock under which it is queued, so that the order of numbers is the ord
 forked child begins a stream of its own.
 """
 
-import contextlib
 import itertools
 import logging
 import os
@@ -33,11 +32,11 @@ from telemetry import _diagnostics, _values
 from telemetry._config import configure
 from telemetry._context import ids
 from telemetry._context import scope as context
+from telemetry._context.recorded import already_recorded
 from telemetry._export import health
 from telemetry._export.drop_reasons import CONVERSION_ERROR
 from telemetry._logs import logger as _logging
 from telemetry._native import process_id
-from telemetry._traces.span import _TOLD
 from telemetry._values import Value
 from telemetry.attributes import (
     AUDIT_ACTOR,
@@ -128,7 +127,7 @@ def account(action: str, found: dict[str, Any], *, scope: str) -> None:
         found: attributes, cleaned; becomes the record's.
         scope: the name of the logger that it comes from.
     """
-    if _stream.pid != process_id():  # uWSGI forks without telling
+    if _stream.pid != process_id():  # uWSGI forks without a hook of Python's
         _begin_stream()
     stream = _stream
     with stream.lock:
@@ -214,7 +213,7 @@ def emit(
     )
 
 
-def tell_once(
+def record_once(
     event: str,
     error: Exception,
     found: dict[str, Any],
@@ -224,11 +223,8 @@ def tell_once(
     severity: SeverityNumber,
 ) -> None:
     """Record an exception as an event, unless a block further in has recorded it."""
-    if getattr(error, _TOLD, False):
-        return
-    with contextlib.suppress(Exception):  # an exception without room for a mark is told each time
-        setattr(error, _TOLD, True)
-    emit(event, found, scope=scope, body=body, severity=severity, error=error)
+    if not already_recorded(error):
+        emit(event, found, scope=scope, body=body, severity=severity, error=error)
 
 
 def lost(site: str, error: Exception) -> None:

@@ -62,28 +62,29 @@ def text(value: object, limit: int = TEXT) -> str:
         return unprintable(value)
 
 
-class _Nesting(threading.local):
-    """How many conversions this thread is inside of."""
+class Recursion(threading.local):
+    """
+    How deep this thread is inside of itself.
+
+    A value's own `__str__` may log, track or time the value, and so ask for its text again: what
+    calls the application's code counts its depth here, and stops.
+    """
 
     depth = 0
 
 
-_nesting = _Nesting()
+_recursion = Recursion()
 
 
 def nested(call: Callable[..., T], *args: Any) -> T:
-    """
-    Let the application's code say something about a value; raises what it raises.
-
-    It may log, track or time the value, and so ask us about it again, and so on: not for ever.
-    """
-    if _nesting.depth >= NESTED:
+    """Let the application's code say something about a value; raises what it raises."""
+    if _recursion.depth >= NESTED:
         raise RecursionError("a value that asks what it says before it has said it")
-    _nesting.depth += 1
+    _recursion.depth += 1
     try:
         return call(*args)
     finally:
-        _nesting.depth -= 1
+        _recursion.depth -= 1
 
 
 def bounded(whole: str, limit: int = TEXT) -> str:

@@ -19,16 +19,15 @@ expected to handle it, by a retry or a fallback), and goes through untouched. No
 import logging
 import sys
 import uuid
-from collections.abc import Callable
 from contextvars import Token
-from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 from opentelemetry import trace
 
 from telemetry import _events, _values
 from telemetry import attributes as names
 from telemetry._context import scope
+from telemetry._context.block import Decorator
 from telemetry._llm import totals as llm_totals
 from telemetry._llm.call import Call, ChainState, call_of, capture_asked, chain_of, fault
 from telemetry._logs import logger
@@ -36,51 +35,8 @@ from telemetry._traces import span
 
 __all__ = ["Call", "call", "chain", "current", "run", "totals"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
 
-
-class _Scope(Generic[T]):
-    """What call, chain and run have in common: they work as `with`, `async with` and decorator."""
-
-    def _enter(self) -> T:
-        raise NotImplementedError
-
-    def _leave(self, error: BaseException | None) -> None:
-        raise NotImplementedError
-
-    def _again(self) -> "_Scope[T]":
-        """One more like this, for one call of a decorated function."""
-        raise NotImplementedError
-
-    def __enter__(self) -> T:
-        return self._enter()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self._leave(error)
-
-    async def __aenter__(self) -> T:
-        return self._enter()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self._leave(error)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return scope.decorated(function, self._again)
-
-
-class call(_Scope[Call]):  # noqa: N801 - used like a function
+class call(Decorator[Call]):  # noqa: N801 - used like a function
     """
     A call of a language model around a block, a function or a coroutine.
 
@@ -128,7 +84,7 @@ class call(_Scope[Call]):  # noqa: N801 - used like a function
         again._logger = self._logger
         return again
 
-    def _enter(self) -> Call:
+    def __enter__(self) -> Call:
         given = self._given
         opened = Call(
             provider=given["provider"],
@@ -146,12 +102,12 @@ class call(_Scope[Call]):  # noqa: N801 - used like a function
             fault("llm.call", error)
         return opened
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         if self._running:
             self._running.pop().end(error)
 
 
-class chain(_Scope["chain"]):  # noqa: N801 - used like a function
+class chain(Decorator["chain"]):  # noqa: N801 - used like a function
     """
     A block that asks one model after the other until one does.
 
@@ -186,14 +142,14 @@ class chain(_Scope["chain"]):  # noqa: N801 - used like a function
     def _again(self) -> "chain":
         return chain(self._name)
 
-    def _enter(self) -> Self:
+    def __enter__(self) -> Self:
         self._state = ChainState()
         self._current = self._span.__enter__()
         self._current.set_attribute(names.LLM_CHAIN_NAME, self._name)
         self._token = chain_of.set(self._state)
         return self
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
             state = self._state
             if state.position == 0:
@@ -215,7 +171,7 @@ class chain(_Scope["chain"]):  # noqa: N801 - used like a function
             self._span.__exit__(None, error, None)
 
 
-class run(_Scope["run"]):  # noqa: N801 - used like a function
+class run(Decorator["run"]):  # noqa: N801 - used like a function
     """
     A block whose calls are added up apart; runs inside runs count for both.
 
@@ -244,14 +200,14 @@ class run(_Scope["run"]):  # noqa: N801 - used like a function
     def _again(self) -> "run":
         return run(self._given)
 
-    def _enter(self) -> Self:
+    def __enter__(self) -> Self:
         known = self._given or scope.effective().get(names.BATCH_RUN_ID) or uuid.uuid4().hex
         self.id = _values.text(known, _values.ID_TEXT)
         self._table = llm_totals.Table()
         self._token = llm_totals.runs.set((*llm_totals.runs.get(), self._table))
         return self
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
             rows = self._table.told()
             calls = sum(row["calls"] for row in rows)

@@ -24,6 +24,7 @@ from opentelemetry.context import attach, detach
 from telemetry import _diagnostics, _values
 from telemetry import attributes as names
 from telemetry._context import scope
+from telemetry._context.recorded import already_recorded
 from telemetry._llm import prices, totals
 from telemetry._logs import logger as _logging
 from telemetry._logs import record
@@ -372,7 +373,7 @@ class Call:
             names.ERROR_TYPE: kind,
         }
         stack = None
-        if isinstance(problem, BaseException) and not spans.told(problem):
+        if isinstance(problem, BaseException) and not already_recorded(problem):
             stack = problem
         text = f"{self._operation} {self._model} failed: {_values.text(problem, 1000)}"
         self._logger.warning("%s", text, extra=fields, exc_info=stack, stacklevel=6)

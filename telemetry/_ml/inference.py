@@ -1,5 +1,5 @@
 """
-`inference`: one call of a model as a span, histograms, an event, and its failure told once.
+`inference`: one call of a model as a span, histograms, an event, and its failure recorded once.
 
     with inference(model="wallet-risk", version="2025-10") as run:
         with run.stage("features"):
@@ -15,16 +15,14 @@ exemplar. What goes wrong in here is said on stderr; the model's own exception i
 
 import re
 import time
-from collections.abc import Callable
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Self
 
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 
 from telemetry import _diagnostics, _events, _values
-from telemetry._context import scope
+from telemetry._context.block import Block, Decorator
 from telemetry._ml import metrics
 from telemetry._traces import span
 from telemetry.attributes import (
@@ -41,9 +39,6 @@ from telemetry.attributes import (
     RISK_MODEL_ROLE,
     RISK_MODEL_VERSION,
 )
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 STAGES: Final = 16
@@ -122,7 +117,7 @@ class Inference:
         return self._live
 
 
-class Stage:
+class Stage(Block["Stage"]):
     """
     A part of an inference, as a block.
 
@@ -146,12 +141,7 @@ class Stage:
         self._begun = time.perf_counter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
             seconds = time.perf_counter() - self._begun
             stages = self._run.stages
@@ -167,18 +157,7 @@ class Stage:
             _fault(failure)
         finally:
             if self._span is not None:
-                self._span.__exit__(kind, error, stack)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
+                self._span.__exit__(None, error, None)
 
 
 class _Running:
@@ -204,7 +183,7 @@ def current_inference() -> Inference:
     return Inference() if running is None else running.run
 
 
-class inference:  # noqa: N801 - used like a function
+class inference(Decorator[Inference]):  # noqa: N801 - used like a function
     """
     Record a call of a model: latency, stages, success, score, confidence, batch size.
 
@@ -256,12 +235,7 @@ class inference:  # noqa: N801 - used like a function
             _fault(error)
         return run
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         ended = time.perf_counter()
         running = self._leave()
         if running is None:
@@ -271,7 +245,7 @@ class inference:  # noqa: N801 - used like a function
         except Exception as failure:
             _events.lost("inference", failure)
         finally:
-            running.span.__exit__(kind, error, stack)
+            running.span.__exit__(None, error, None)
 
     def _leave(self) -> _Running | None:
         """The inference that ends: ours in this context, or ours at all if entered in another."""
@@ -287,20 +261,6 @@ class inference:  # noqa: N801 - used like a function
         except Exception as error:
             _fault(error)
             return None
-
-    async def __aenter__(self) -> Inference:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return scope.decorated(function, self._again)
 
     def _again(self) -> "inference":
         again = inference.__new__(inference)
@@ -325,7 +285,7 @@ def finish(
     name = run.model[RISK_MODEL_NAME]
     if isinstance(error, Exception):
         # the caller is expected to live without the model: WARN, not ERROR
-        _events.tell_once(
+        _events.record_once(
             RISK_INFERENCE_EXCEPTION,
             error,
             dict(labels),

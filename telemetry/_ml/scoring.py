@@ -1,19 +1,20 @@
 """
 What an evaluation leaves behind when it ends: span attributes, histogram points, events.
 
-Everything is computed from the parts that the evaluation holds, once, and said three times with
+Everything is computed from the parts that the evaluation holds, once, and recorded three times with
 the same names. The check of the arithmetic is here too: a blend that the application computed is
 compared with the declared weights, and a difference is classified, because a silent fallback, a
 clamp and a drifted weight are different faults.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 
 from telemetry import _events
 from telemetry._context import scope
+from telemetry._ml.evaluation import Evaluation, Rules
 from telemetry._ml.metrics import SCOPE, short
 from telemetry._traces import span
 from telemetry.attributes import (
@@ -41,10 +42,6 @@ from telemetry.attributes import (
     RISK_SUBJECT_ID,
 )
 
-if TYPE_CHECKING:
-    from telemetry._ml.ensemble import Ensemble, Evaluation
-
-SPAN: Final = "evaluate risk.score"
 NO_SCORE: Final = "no_score"
 LEAST_SPREAD: Final = 0.01
 """Below this share of the scale the members are too close to tell a weight from rounding."""
@@ -53,20 +50,22 @@ NEAR: Final = 0.02
 
 
 def finish(
-    e: "Evaluation", current: trace.Span, seconds: float, error: BaseException | None
+    e: Evaluation,
+    ensemble: Rules,
+    current: trace.Span,
+    seconds: float,
+    error: BaseException | None,
 ) -> None:
-    """Say all of it; nothing is raised."""
-    if e.ensemble is None:
-        return
+    """Record all of it; nothing is raised."""
     try:
-        _finish(e, e.ensemble, current, seconds, error)
+        _finish(e, ensemble, current, seconds, error)
     except Exception as failure:
         _events.lost("Ensemble", failure)
 
 
 def _finish(
-    e: "Evaluation",
-    ensemble: "Ensemble",
+    e: Evaluation,
+    ensemble: Rules,
     current: trace.Span,
     seconds: float,
     error: BaseException | None,
@@ -82,7 +81,7 @@ def _finish(
     _measure(e, ensemble, found, seconds)
     current.set_attributes(found)
     if isinstance(error, Exception):
-        _events.tell_once(
+        _events.record_once(
             RISK_EVALUATION_EXCEPTION,
             error,
             {**ensemble.attributes, ERROR_TYPE: kind},
@@ -90,13 +89,13 @@ def _finish(
             body="the evaluation failed",
             severity=SeverityNumber.ERROR,
         )
-    _events.emit(RISK_SCORE_EVALUATED, dict(found), scope=SCOPE, body=_told(e, found))
+    _events.emit(RISK_SCORE_EVALUATED, dict(found), scope=SCOPE, body=_sentence(e, found))
     if kind is None:
         _check(e, ensemble, found)
         _follow(e, ensemble, found)
 
 
-def _attributes(e: "Evaluation", ensemble: "Ensemble", seconds: float) -> dict[str, Any]:
+def _attributes(e: Evaluation, ensemble: Rules, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = _events.attributes(e.fields) | ensemble.attributes
     if e.subject is not None:
         found[RISK_SUBJECT_ID] = ensemble.named(e.subject)
@@ -121,7 +120,7 @@ def _attributes(e: "Evaluation", ensemble: "Ensemble", seconds: float) -> dict[s
     return found
 
 
-def _measure(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any], seconds: float) -> None:
+def _measure(e: Evaluation, ensemble: Rules, found: dict[str, Any], seconds: float) -> None:
     instruments = ensemble.instruments()
     labels: dict[str, Any] = {**ensemble.attributes, RISK_FALLBACK: found[RISK_FALLBACK]}
     ids = scope.effective() if ensemble.labels else {}
@@ -148,7 +147,7 @@ def _measure(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any], secon
         instruments.confidence.record(found[RISK_CONFIDENCE], labels)
 
 
-def _check(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any]) -> None:
+def _check(e: Evaluation, ensemble: Rules, found: dict[str, Any]) -> None:
     """Does the blend that the application computed follow from the declared weights?"""
     given, expected = e.given_blend, e.expected
     if given is None or expected is None or abs(given - expected) <= ensemble.tolerance:
@@ -160,24 +159,24 @@ def _check(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any]) -> None
         cause = "silent_fallback"
     else:
         cause = "weight_drift"
-    told = {
+    mismatch = {
         **found,
         RISK_ENSEMBLE_EXPECTED: expected,
         RISK_ENSEMBLE_RESIDUAL: round(given - expected, 6),
         RISK_ENSEMBLE_CAUSE: cause,
     }
     if weight is not None:
-        told[RISK_ENSEMBLE_EFFECTIVE_WEIGHT] = weight
+        mismatch[RISK_ENSEMBLE_EFFECTIVE_WEIGHT] = weight
     _events.emit(
         RISK_ENSEMBLE_MISMATCH,
-        told,
+        mismatch,
         scope=SCOPE,
         body=f"blend {short(given)} instead of {short(expected)}: {cause}",
         severity=SeverityNumber.WARN,
     )
 
 
-def effective_weight(e: "Evaluation", ensemble: "Ensemble") -> float | None:
+def effective_weight(e: Evaluation, ensemble: Rules) -> float | None:
     """The weight of the last of two members that would explain the blend; None if it says nothing."""
     names = [name for name, weight in ensemble.weights.items() if weight > 0 and name in e.scores]
     if len(names) != 2 or e.given_blend is None:
@@ -188,7 +187,7 @@ def effective_weight(e: "Evaluation", ensemble: "Ensemble") -> float | None:
     return round((e.given_blend - first) / (last - first), 6)
 
 
-def _follow(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any]) -> None:
+def _follow(e: Evaluation, ensemble: Rules, found: dict[str, Any]) -> None:
     """Has the subject come from another band?"""
     band = found[RISK_BAND]
     before = None if e.subject is None else ensemble.moved(e.subject, band)
@@ -205,7 +204,7 @@ def _follow(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any]) -> Non
     )
 
 
-def _told(e: "Evaluation", found: dict[str, Any]) -> str:
+def _sentence(e: Evaluation, found: dict[str, Any]) -> str:
     """The event as a line for people."""
     parts = [f"{name}={short(score)}" for name, score in e.scores.items()]
     if RISK_SCORE_ENSEMBLE in found:

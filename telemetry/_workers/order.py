@@ -22,6 +22,8 @@ from opentelemetry.context import Context
 from telemetry import _diagnostics, _events, _otel_context, _values
 from telemetry import attributes as names
 from telemetry._context import scope as _context
+from telemetry._context.block import Block
+from telemetry._context.recorded import already_recorded
 from telemetry._logs import record
 from telemetry._native import process_id
 from telemetry._traces import span as spans
@@ -42,7 +44,7 @@ _FACTS: Final = {
 }
 
 
-class Order:
+class Order(Block["Order"]):
     """
     The processing of one order; made by `Worker.order`, used once.
 
@@ -178,25 +180,6 @@ class Order:
         except Exception as error:
             fault("order", error)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self._end(error)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self._end(error)
 
     def _start(self) -> None:
         if self._pid:
@@ -378,7 +361,7 @@ class Order:
         stack = None
         if isinstance(problem, BaseException):
             fields[record.EVENT_NAME] = names.ORDER_EXCEPTION
-            stack = None if spans.told(problem) else problem
+            stack = None if already_recorded(problem) else problem
             text = f"order failed: {spans.error_type(problem)}: {_values.text(problem, 1000)}"
         else:
             fields[record.EVENT_NAME] = names.ORDER_FAILURE

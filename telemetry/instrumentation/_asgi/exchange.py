@@ -219,12 +219,12 @@ class Exchange:
 
     def _tell(self, error: Exception) -> None:
         """Record the exception in full, unless that has been done."""
-        if self.request.told or self.request.gate == SILENT:
+        if self.request.recorded or self.request.gate == SILENT:
             return
         kind = "websocket connection" if self.websocket else "request"
         token = self._enter_trace()
         try:
-            _events.tell_once(
+            _events.record_once(
                 HTTP_EXCEPTION,
                 error,
                 self._fields(),
@@ -235,7 +235,7 @@ class Exchange:
         finally:
             if token is not None:
                 detach(token)
-        self.request.told = True
+        self.request.recorded = True
 
     def _record(self) -> None:
         """Decide about a sampled request, and write its record."""
@@ -253,7 +253,7 @@ class Exchange:
         level = logging.INFO
         if failed:
             # the exception, where there is one, is the ERROR; this record is about the request
-            level = logging.WARNING if error or request.told else logging.ERROR
+            level = logging.WARNING if error or request.recorded else logging.ERROR
         if not _access.isEnabledFor(level):
             return
         fields: dict[str, Any] = {

@@ -22,6 +22,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 
 from telemetry._context import scope
+from telemetry._context.recorded import already_recorded
 from telemetry._logs import root
 from telemetry._traces import span
 from telemetry.attributes import (
@@ -179,7 +180,7 @@ class Run:
         event, body, severity = _ENDS[state]
         if self.expected:
             severity = events.WARN
-        told = self.error is None or state == "RETRY" or span.told(self.error)
+        told = self.error is None or state == "RETRY" or already_recorded(self.error)
         self._tell(event, body, state, severity, None if told else self.error)
 
     def _mark(self, *, error_type: str | None, failed: bool) -> None:
