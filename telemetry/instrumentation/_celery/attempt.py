@@ -8,8 +8,8 @@ The attempt begins in an empty scope: what a task before has left in this thread
 baggage come from the message in each mode; in link mode only the parent span is taken out, and a
 link is kept. An eager task is a call, not a message: it keeps its caller's scope and trace.
 
-An attempt that a signal broke off ends here without a word: the parent process tells its story,
-because it does so also for a child that could not.
+An attempt that a signal broke off leaves no record here: the main process writes it, because it does
+so also for a child that could not.
 """
 
 import os
@@ -48,15 +48,23 @@ from telemetry.attributes import (
     MESSAGING_OPERATION_TYPE,
     OPERATION,
 )
-from telemetry.instrumentation._celery import events, logs, message, metrics, options, publish
+from telemetry.instrumentation._celery import (
+    events,
+    logs,
+    message,
+    metrics,
+    options,
+    publish,
+)
+from telemetry.instrumentation._celery import (
+    state as attempts,
+)
 from telemetry.instrumentation._celery.options import guarded
-
-RUN: Final = "_otelier_run"
 
 _CALLED_OFF: Final = (SystemExit, KeyboardInterrupt)
 
 
-class Run:
+class Attempt:
     """
     An attempt that runs here.
 
@@ -95,7 +103,7 @@ class Run:
         return mode == "link"
 
     def begin(self) -> None:
-        """Attach scope and trace, start the span, say that it began."""
+        """Attach scope and trace, start the span, record that it began."""
         known = scope.current_context() if self._eager else {}
         self._scope = scope.enter_empty()
         base = get_current() if self._eager else self.message.context
@@ -133,14 +141,14 @@ class Run:
             },
         )
         attach(trace.set_span_in_context(self._span, base))
-        self._tell(CELERY_STARTED, "Task started", "STARTED")
+        self._record(CELERY_STARTED, "Task started", "STARTED")
         if not self._eager and message.pool:
             events.hurry()
 
-    def end(self, state: Any, retval: Any) -> None:
-        """Say how it ended, end the span, and put scope and trace back."""
+    def end(self, outcome: Any, retval: Any) -> None:
+        """Record how it ended, end the span, and put scope and trace back."""
         try:
-            self._finish(state, retval)
+            self._finish(outcome, retval)
         finally:
             self._span.end()
             if self._token is not None:
@@ -148,40 +156,40 @@ class Run:
             if self._scope is not None:
                 scope.leave(self._scope)
 
-    def _finish(self, state: Any, retval: Any) -> None:
+    def _finish(self, outcome: Any, retval: Any) -> None:
         seconds = time.perf_counter() - self._begun
         self.facts[EXECUTION_TIME_MS] = round(seconds * 1000, 3)
-        self.facts[EXECUTION_STATUS] = "success" if state in ("SUCCESS", "IGNORED") else "error"
+        self.facts[EXECUTION_STATUS] = "success" if outcome in ("SUCCESS", "IGNORED") else "error"
         if self._before is not None:
             cpu, memory = _resources()
             self.facts[CELERY_TASK_CPU_S] = round(cpu - self._before[0], 6)
             self.facts[CELERY_TASK_MEMORY_DELTA] = memory - self._before[1]
-        if state not in _ENDS:
+        if outcome not in _ENDS:
             current = sys.exc_info()[1]
             if current is None or isinstance(current, _CALLED_OFF):
-                # a time limit, `revoke(terminate=True)`, a worker that stops: the parent tells
+                # a time limit, `revoke(terminate=True)`, a worker that stops: the main process records it
                 kind = "_OTHER" if current is None else span.error_type(current)
                 self._mark(error_type=kind, failed=True)
                 return
-            state, self.error = "FAILURE", self.error or current
-        if state == "RETRY" and self.error is None:
+            outcome, self.error = "FAILURE", self.error or current
+        if outcome == "RETRY" and self.error is None:
             self._explain_retry(retval)
-        if state == "REJECTED":
+        if outcome == "REJECTED":
             self.facts[CELERY_TASK_REQUEUED] = bool(getattr(retval, "requeue", False))
-        if state in ("REJECTED", "IGNORED"):
+        if outcome in ("REJECTED", "IGNORED"):
             why = getattr(retval, "reason", None) or (
                 retval.args[0] if isinstance(retval, BaseException) and retval.args else None
             )
             if why is not None:
                 self.facts[CELERY_TASK_REASON] = events.reason(why)
         cause = None if self.error is None else span.error_type(self.error)
-        self._mark(error_type=cause, failed=state == "FAILURE")
-        metrics.ended(self.message, state, cause, seconds)
-        event, body, severity = _ENDS[state]
+        self._mark(error_type=cause, failed=outcome == "FAILURE")
+        metrics.ended(self.message, outcome, cause, seconds)
+        event, body, severity = _ENDS[outcome]
         if self.expected:
             severity = events.WARN
-        told = self.error is None or state == "RETRY" or already_recorded(self.error)
-        self._tell(event, body, state, severity, None if told else self.error)
+        recorded = self.error is None or outcome == "RETRY" or already_recorded(self.error)
+        self._record(event, body, outcome, severity, None if recorded else self.error)
 
     def _mark(self, *, error_type: str | None, failed: bool) -> None:
         """Put on the span what is known at the end."""
@@ -191,17 +199,17 @@ class Run:
             self.facts[ERROR_TYPE] = error_type
         self._span.set_attributes(self.facts)
 
-    def _tell(
+    def _record(
         self,
         event: str,
         body: str,
-        state: str,
+        outcome: str,
         severity: Any = events.INFO,
         error: BaseException | None = None,
     ) -> None:
-        self._span.set_attribute(CELERY_TASK_STATE, state)
-        found = {**self.facts, CELERY_TASK_STATE: state, OPERATION: f"task.{self._task.name}"}
-        events.tell(event, body, found, severity=severity, error=error)
+        self._span.set_attribute(CELERY_TASK_STATE, outcome)
+        found = {**self.facts, CELERY_TASK_STATE: outcome, OPERATION: f"task.{self._task.name}"}
+        events.record(event, body, found, severity=severity, error=error)
 
     def retried(self, reason: Any) -> None:
         """Note why and when there will be another attempt."""
@@ -209,7 +217,7 @@ class Run:
 
     def _explain_retry(self, reason: Any) -> None:
         self.error = getattr(reason, "exc", None)
-        self.delay = retry_delay(getattr(reason, "when", None))
+        self.delay = message.retry_delay(getattr(reason, "when", None))
         if self.delay is not None:
             self.facts[CELERY_TASK_RETRY_DELAY] = self.delay
         why = self.error if self.error is not None else getattr(reason, "message", None)
@@ -233,38 +241,24 @@ _ENDS: Final = {
 }
 
 
-def retry_delay(when: Any) -> float | None:
-    """Seconds until the next attempt, from what `Retry` says: seconds or a moment."""
-    if isinstance(when, (int, float)):
-        return max(float(when), 0.0)
-    moment = message.moment(when)
-    return None if moment is None else round(max(moment - time.time(), 0.0), 3)
-
-
-def running(task: Any) -> Run | None:
-    """The attempt of this task that runs in this thread."""
-    found = vars(task.request).get(RUN)
-    return found if isinstance(found, Run) else None
-
-
 @guarded("prerun")
 def begin(task: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> None:
     """Receiver of `task_prerun`."""
     root.ensure()
     logs.ensure()
-    run = Run(task, args, kwargs)
-    setattr(task.request, RUN, run)  # first, so that postrun resets what a failure here leaves
-    run.begin()
+    attempt = Attempt(task, args, kwargs)
+    attempts.begin(task, attempt)  # first, so that postrun resets what a failure here leaves
+    attempt.begin()
 
 
 @guarded("postrun")
 def end(task: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
     """Receiver of `task_postrun`."""
     publish.finish(None)
-    run = running(task)
-    if run is not None:
-        vars(task.request).pop(RUN, None)
-        run.end(state, retval)
+    attempt = attempts.running(task)
+    if attempt is not None:
+        attempts.end(task)
+        attempt.end(state, retval)
 
 
 def _arrived(base: Context) -> set[str]:

@@ -288,3 +288,11 @@ def _parameter_names(task: Any) -> tuple[str, ...]:
             known = ()
         _parameters[task] = known
     return known
+
+
+def retry_delay(when: Any) -> float | None:
+    """Seconds until the next attempt, from what `Retry` says: seconds or a moment."""
+    if isinstance(when, (int, float)):
+        return max(float(when), 0.0)
+    then = moment(when)
+    return None if then is None else round(max(then - time.time(), 0.0), 3)
