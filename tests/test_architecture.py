@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 _NOUNS = r"collector\.(model|errors|stats)"
 _OTLP = r"collector\.otlp"
 TABLE = [
-    (r"telemetry\.attributes", r"$^"),
+    (r"telemetry\.attributes|telemetry\._attributes(\..*)?", r"telemetry\._attributes\..*"),
     (r"telemetry(\..*)?", r"telemetry(\..*)?"),
     (r"collector\.(model|errors|components|stats)", r"$^"),
     (r"collector\.otlp\..*|collector\.otlp", r"collector\.(model|errors)"),

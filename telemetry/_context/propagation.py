@@ -14,7 +14,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.propagators import textmap
 
 from telemetry._context import scope
-from telemetry._redaction import policy
+from telemetry._redaction import redactor
 from telemetry.attributes import CORRELATION_ID
 
 CORRELATION_HEADER: Final = "x-correlation-id"
@@ -24,7 +24,7 @@ CORRELATION_HEADER: Final = "x-correlation-id"
 def _leaving(context: Context) -> Context:
     """The context with its baggage as it may leave the process."""
     entries = baggage.get_all(context)
-    seen = policy.lines().attributes(entries)
+    seen = redactor.local().attributes(entries)
     if seen is entries:
         return context
     context = baggage.clear(context)
