@@ -114,6 +114,25 @@ def seconds(value: object, default: float) -> float:
     return min(max(number, 0.0), 1e6) if number == number else default  # noqa: PLR0124 - NaN
 
 
+def whole(given: object) -> int | None:
+    """A count, 0 or more, or None: numpy and Decimal will do, and a float that is whole."""
+    value = clean(given)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if not math.isfinite(value) or value < 0 or value != int(value):
+        return None
+    return int(value)
+
+
+def money(given: object) -> Decimal | None:
+    """An amount of money, 0 or more, exact where it came exact; else None."""
+    value = given if type(given) is Decimal else clean(given)
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    money = value if isinstance(value, Decimal) else Decimal(str(value))
+    return money if money.is_finite() and money >= 0 else None
+
+
 def unprintable(value: object) -> str:
     """What is said about a value whose own `__str__` fails."""
     return f"<unprintable {type(value).__name__}>"

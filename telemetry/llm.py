@@ -195,7 +195,7 @@ class run(Decorator["run"]):  # noqa: N801 - used like a function
 
     def totals(self) -> list[dict[str, Any]]:
         """What the calls of this run used and cost so far: one row per tenant, provider, model."""
-        return self._table.told()
+        return self._table.rows()
 
     def _again(self) -> "run":
         return run(self._given)
@@ -209,7 +209,7 @@ class run(Decorator["run"]):  # noqa: N801 - used like a function
 
     def _end(self, error: BaseException | None) -> None:
         try:
-            rows = self._table.told()
+            rows = self._table.rows()
             calls = sum(row["calls"] for row in rows)
             found: dict[str, Any] = {names.LLM_RUN_ID: self.id, names.LLM_RUN_TOTALS: rows}
             if isinstance(error, Exception):
@@ -249,4 +249,4 @@ def totals() -> list[dict[str, Any]]:
         output_tokens, cached_tokens, reasoning_tokens, seconds, and cost by currency.
     """
     running = llm_totals.runs.get()
-    return (running[-1] if running else llm_totals.process()).told()
+    return (running[-1] if running else llm_totals.process()).rows()
