@@ -11,7 +11,6 @@ after the other, so the next call can see how the one before it ended.
 
 import functools
 import os
-import re
 import time
 from contextvars import ContextVar
 from typing import Any, Final
@@ -33,7 +32,6 @@ CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """The variable that asks for content, as OpenTelemetry defines it."""
 CAPTURED: Final = ("true", "1", "span_only", "span_and_event")
 TRIED: Final = 32
-_CURRENCY = re.compile(r"[A-Z]{3}")
 _REQUEST: Final = {
     "temperature": names.GEN_AI_REQUEST_TEMPERATURE,
     "top_p": names.GEN_AI_REQUEST_TOP_P,
@@ -144,20 +142,13 @@ class Call:
             cache_created: those of the input that were written to the provider's cache.
             reasoning: those of the output that were spent on reasoning.
         """
-        given = {
-            "input": input,
-            "output": output,
-            "cached": cached,
-            "cache_created": cache_created,
-            "reasoning": reasoning,
-        }
-        for kind, count in given.items():
-            whole = _values.whole(count)
-            if whole is not None:
-                setattr(self._usage, kind, whole)
-            elif count is not None:
-                text = f"tokens({kind}=...) takes a whole number, 0 or more; it was left out"
-                _diagnostics.say("tokens", text)
+        self._usage.count(
+            input=input,
+            output=output,
+            cached=cached,
+            cache_created=cache_created,
+            reasoning=reasoning,
+        )
 
     def cost(
         self, amount: object = None, currency: str = "USD", *, source: str = "provider"
@@ -172,15 +163,8 @@ class Call:
         """
         if amount is None:
             self._priced = True
-            return
-        money = _values.money(amount)
-        code = _values.text(currency, 16)
-        if money is None or not _CURRENCY.fullmatch(code):
-            text = "cost() takes an amount, 0 or more, and a currency such as USD; it was left out"
-            _diagnostics.say("cost", text)
-            return
-        usage = self._usage
-        usage.cost, usage.currency, usage.source = money, code, _values.text(source, 64)
+        else:
+            self._usage.pay(amount, currency, source)
 
     def first_token(self) -> None:
         """The first token has come; later calls change nothing."""

@@ -9,18 +9,21 @@ comes after shares one row.
 """
 
 import os
+import re
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from telemetry import _diagnostics, _values
 from telemetry import attributes as names
 
 ROWS: Final = 1000
 CURRENCIES: Final = 8
 OTHER: Final = "_OTHER"
 Key = tuple[str, str, str]
+_CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 @dataclass(slots=True)
@@ -35,6 +38,25 @@ class Usage:
     cost: Decimal | None = None
     currency: str = "USD"
     source: str = ""
+
+    def count(self, **given: object) -> None:
+        """Take counts of tokens, by the fields above; None changes nothing."""
+        for kind, count in given.items():
+            whole = _values.whole(count)
+            if whole is not None:
+                setattr(self, kind, whole)
+            elif count is not None:
+                text = f"tokens({kind}=...) takes a whole number, 0 or more; it was left out"
+                _diagnostics.say("tokens", text)
+
+    def pay(self, amount: object, currency: object, source: object) -> None:
+        """Take the cost, if amount and currency are such."""
+        money, code = _values.money(amount), _values.text(currency, 16)
+        if money is None or not _CURRENCY.fullmatch(code):
+            text = "cost() takes an amount, 0 or more, and a currency such as USD; it was left out"
+            _diagnostics.say("cost", text)
+            return
+        self.cost, self.currency, self.source = money, code, _values.text(source, 64)
 
     def attributes(self) -> dict[str, Any]:
         """What the call's span says about it."""
