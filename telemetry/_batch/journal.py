@@ -21,13 +21,16 @@ import hashlib
 import json
 import math
 import os
+import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from telemetry import _diagnostics, _values
 from telemetry._batch import progress
+from telemetry._batch.plan import Plan
 from telemetry._batch.types import SUCCESS, TERMINAL, JournalInUse, JournalUnusable, Outcome
 
 SCHEMA: Final = 1
@@ -328,3 +331,33 @@ def _parsed(raw: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
+
+
+def opened(plan: Plan, run_id: str, stack: contextlib.ExitStack) -> Journal | None:
+    """The journal of a run, which begins in it here; None without one. Raises BatchError."""
+    if plan.journal is None:
+        return None
+    journal = Journal(plan.journal, plan.fsync)
+    stack.callback(journal.close)
+    if plan.resume is False and len(journal):
+        message = (
+            f"{plan.journal}: the journal holds {len(journal)} finished items; "
+            "remove it to start anew, or choose what to resume"
+        )
+        raise JournalUnusable(message)
+    line = {
+        "type": "run",
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "operation": plan.name,
+        "attempt": journal.runs + 1,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "timestamp": progress.timestamp(time.time()),
+    }
+    try:
+        journal.append(Line(encode(line)))
+    except OSError as error:
+        message = f"{plan.journal}: the journal cannot be written ({error.strerror}); free its disk"
+        raise JournalUnusable(message) from error
+    return journal
