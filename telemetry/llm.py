@@ -8,8 +8,8 @@ Calls of language models: span, metrics, tokens, cost, fallbacks, totals.
 
 Names and buckets are those of the GenAI conventions (telemetry.attributes holds them; the
 conventions moved house and their Python constants are deprecated). Cost is on the call's span only,
-so that a sum over spans counts it once. What went in and out is recorded only when somebody asks
-for it, by `capture_content=True` or OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: it is the
+so that a sum over spans counts it once. What went in and out is recorded only when asked
+for, by `capture_content=True` or OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: it is the
 user's text.
 
 An exception of the call gives the span its status and one WARN record with the stack (the caller is
@@ -24,12 +24,12 @@ from typing import Any, Self
 
 from opentelemetry import trace
 
-from telemetry import _events, _values
+from telemetry import _diagnostics, _events, _values
 from telemetry import attributes as names
 from telemetry._context import scope
 from telemetry._context.block import Decorator
 from telemetry._llm import totals as llm_totals
-from telemetry._llm.call import Call, ChainState, call_of, capture_asked, chain_of, fault
+from telemetry._llm.call import Call, ChainState, call_of, capture_asked, chain_of
 from telemetry._logs import logger
 from telemetry._traces import span
 
@@ -40,7 +40,7 @@ class call(Decorator[Call]):  # noqa: N801 - used like a function
     """
     A call of a language model around a block, a function or a coroutine.
 
-    The block gets a `Call` to tell what it learns; a decorated function finds it by `current()`.
+    The block gets a `Call` to report what it learns; a decorated function finds it by `current()`.
 
     Example:
         with llm.call(provider="anthropic", model="claude-x", max_tokens=500) as call:
@@ -51,7 +51,7 @@ class call(Decorator[Call]):  # noqa: N801 - used like a function
         model: the model asked for.
         operation: chat, text_completion, embeddings, ...
         capture_content: record what goes in and out; by default as the environment says, else no.
-        price: work the cost out from `genai-prices` when nobody gives it.
+        price: work the cost out from `genai-prices` when it is not given.
         fields: of the span: temperature, top_p, top_k, max_tokens, seed and stream of the request,
             llm_conversation_id, ids by the keywords of `log_context`, and any key of your own.
     """
@@ -99,7 +99,7 @@ class call(Decorator[Call]):  # noqa: N801 - used like a function
         try:
             opened.begin()
         except Exception as error:
-            fault("llm.call", error)
+            _diagnostics.fault("llm.call", error)
         return opened
 
     def _end(self, error: BaseException | None) -> None:
@@ -166,7 +166,7 @@ class chain(Decorator["chain"]):  # noqa: N801 - used like a function
         except ValueError:
             chain_of.set(None)  # ended in another context than it began in
         except Exception as failure:
-            fault("llm.chain", failure)
+            _diagnostics.fault("llm.chain", failure)
         finally:
             self._span.__exit__(None, error, None)
 
@@ -221,7 +221,7 @@ class run(Decorator["run"]):  # noqa: N801 - used like a function
         except ValueError:
             llm_totals.runs.set(())  # ended in another context than it began in
         except Exception as failure:
-            fault("llm.run", failure)
+            _diagnostics.fault("llm.run", failure)
 
 
 def current() -> Call:

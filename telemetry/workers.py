@@ -19,10 +19,11 @@ own exception goes through untouched. A forked child counts from zero under an i
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from telemetry import _diagnostics
 from telemetry._context import scope
 from telemetry._workers import propagation
 from telemetry._workers.order import Order
-from telemetry._workers.worker import WorkerState, fault
+from telemetry._workers.worker import WorkerState
 
 __all__ = ["Order", "Worker"]
 
@@ -138,7 +139,7 @@ class Worker:
         try:
             return self._state.report(self._state.here())
         except Exception as error:
-            fault("statistics", error)
+            _diagnostics.fault("statistics", error)
             return {}
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_known)
 
 
 def encoded(fields: dict[str, Any]) -> bytes:
-    """A line whose `result` may be anything: what is no JSON is told as far as it can be, marked."""
+    """A line whose `result` may be anything: what is no JSON is kept as far as it can be, marked."""
     try:
         return encode(fields)
     except Exception:
@@ -70,7 +70,7 @@ def encoded(fields: dict[str, Any]) -> bytes:
 
 
 def _lossy(result: Any) -> Any:
-    """A result that is no JSON, as far as it can be told."""
+    """A result that is no JSON, as far as it can be kept."""
     return _plain(_values.clean(result))
 
 
@@ -110,8 +110,8 @@ def item_line(run_id: str, outcome: Outcome, fingerprint: str, *, keyed: bool) -
     """
     An outcome as a line.
 
-    Put together by hand: all but the result is known, and the next item waits for this line.
-    A result that is no JSON is kept as far as it can be told, marked with `result_lossy`.
+    Not by the JSON encoder: all but the result is known, and the next item waits for this line.
+    A result that is no JSON is kept as far as it can be, marked with `result_lossy`.
     Fingerprints are digests, which need no quoting.
     """
     word, cost, result = outcome.outcome, outcome.cost, outcome.result
@@ -267,7 +267,7 @@ class Journal:
         except ProcessLookupError:
             return f"pid {pid} has ended, but a child process of it still holds the file"
         except OSError:
-            pass  # it runs, as somebody else
+            pass  # it runs, as another user
         return f"pid {pid}"
 
     def _load(self) -> int:

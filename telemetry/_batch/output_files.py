@@ -98,7 +98,7 @@ class Outputs(logging.Handler):
         asked = os.environ.get("LOG_LEVEL", "").strip().upper()
         known = logging.getLevelNamesMapping().get(asked)
         if known is None and root.level == logging.WARNING and not root.handlers:
-            known = logging.INFO  # a root logger that nobody configured
+            known = logging.INFO  # a root logger that is not configured
         if known is not None and known != root.level:
             self._level = (root.level, known)
             root.setLevel(known)

@@ -94,7 +94,7 @@ class Recorder:
         self, item: Item, outcome: Outcome, error: BaseException | None, now: float
     ) -> None:
         """
-        Count, report and hand over an outcome that is in the journal.
+        Count, report and deliver an outcome that is in the journal.
 
         Args:
             item: its span and context.
@@ -126,7 +126,7 @@ class Recorder:
             self._count(outcome)
 
     async def settle(self, outcome: Outcome) -> None:
-        """Count an outcome and hand it over."""
+        """Count an outcome and deliver it."""
         self._count(outcome)
         if self._deliver is not None:
             await self._deliver(outcome)

@@ -2,7 +2,7 @@
 The accounts of a run: what came of the items, what it cost, and what to say about it.
 
 Every item of the input is in exactly one column: an outcome, or not started. `verdict` is the one
-place where the end of a run becomes a word and an exit code.
+place where the end of a run becomes a verdict and an exit code.
 """
 
 import json

@@ -277,7 +277,7 @@ class Run:
             self._observer.refused(outcome)
             await self._recorder.settle(outcome)
             return False
-        fingerprint, problem = self._fingerprint(entry)
+        fingerprint, problem = _fingerprint(self._plan.fingerprint, entry)
         if problem is None and self._is_done(entry.key, fingerprint):
             await self._resume(entry)
         elif problem is not None or self._limiter.free or await self._limiter.acquire():
@@ -286,17 +286,6 @@ class Run:
         else:
             self._totals.unstarted.append(entry.key)
         return False
-
-    def _fingerprint(self, entry: Entry) -> tuple[str, BaseException | None]:
-        given = self._plan.fingerprint
-        if entry.problem is not None:
-            return "", tame(entry.problem)
-        if isinstance(given, str):
-            return given, None  # the same for all items
-        try:
-            return digest(given(entry.item)), None
-        except BaseException as error:
-            return "", tame(error)
 
     def _is_done(self, key: str, fingerprint: str) -> bool:
         resume = self._plan.resume
@@ -359,3 +348,15 @@ class Run:
             self._observer.lost(item)
             raise
         await self._recorder.ended(item, outcome, error, now)
+
+
+def _fingerprint(given: Any, entry: Entry) -> tuple[str, BaseException | None]:
+    """What the result of an item depends on, as a short text, or why there is none."""
+    if entry.problem is not None:
+        return "", tame(entry.problem)
+    if isinstance(given, str):
+        return given, None  # the same for all items
+    try:
+        return digest(given(entry.item)), None
+    except BaseException as error:
+        return "", tame(error)

@@ -13,6 +13,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context, get_current
 from opentelemetry.propagators import textmap
 
+from telemetry import _diagnostics
 from telemetry._context import scope
 from telemetry._redaction import redactor
 from telemetry.attributes import CORRELATION_ID
@@ -67,7 +68,7 @@ class Propagator(textmap.TextMapPropagator):
                     setter.set(carrier, CORRELATION_HEADER, value)
             context = _leaving(context)
         except Exception as error:
-            scope.fault("inject", error)
+            _diagnostics.fault("inject", error)
             context = baggage.clear(context)
         self.inner.inject(carrier, context, setter)
 

@@ -1,7 +1,7 @@
 """
 The request that runs, as the SDK's processors see it: its server span, and what becomes of its records.
 
-The server span belongs to somebody else (FastAPI, contrib's instrumentation), may start before or
+The server span belongs to other code (FastAPI, contrib's instrumentation), may start before or
 after our middleware runs, and ends when its owner says so. `EntrySpans` of
 `_sdk` reports it to the request when it starts.
 

@@ -98,7 +98,7 @@ def bind_context(**ids: object) -> None:
             _scope.set(_merged(added))
             _stamp_current(added, overwrite=True)
     except Exception as error:
-        fault("bind_context", error)
+        _diagnostics.fault("bind_context", error)
 
 
 def set_request_context(
@@ -142,7 +142,7 @@ def set_request_context(
             _scope.set(_merged(nearer))
         _stamp_current(added, overwrite=True)
     except Exception as error:
-        fault("set_request_context", error)
+        _diagnostics.fault("set_request_context", error)
 
 
 def clear_context() -> None:
@@ -156,7 +156,7 @@ def current_context() -> dict[str, Value]:
     try:
         return {CONTEXT.get(name, name): value for name, value in effective().items()}
     except Exception as error:
-        fault("current_context", error)
+        _diagnostics.fault("current_context", error)
         return {}
 
 
@@ -187,7 +187,7 @@ class log_context(Decorator["log_context"]):  # noqa: N801 - used like a functio
             self._undo.append((token, attach(travelling) if travelling is not None else None))
             _stamp_current(added, overwrite=False)
         except Exception as error:
-            fault("log_context", error)
+            _diagnostics.fault("log_context", error)
         return self
 
     def _end(self, error: BaseException | None) -> None:  # noqa: ARG002 - ends the same either way
@@ -203,7 +203,7 @@ class log_context(Decorator["log_context"]):  # noqa: N801 - used like a functio
             # ends by itself, and the one that runs now was never changed
             return
         except Exception as failure:
-            fault("log_context", failure)
+            _diagnostics.fault("log_context", failure)
 
     def _again(self) -> "log_context":
         return log_context(**self._ids)
@@ -386,7 +386,3 @@ def _stamp_current(added: Mapping[str, Value], *, overwrite: bool) -> None:
                     if name not in have and (target is span or name != OPERATION)
                 }
             )
-
-
-def fault(site: str, error: Exception) -> None:
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")

@@ -268,7 +268,7 @@ class Call:
             if self._pid == os.getpid():  # else the parent, where it began, records its end
                 self._finish(error)
         except Exception as failure:
-            fault("llm.call", failure)
+            _diagnostics.fault("llm.call", failure)
         finally:
             attached, mine = tokens
             try:
@@ -365,7 +365,7 @@ class Call:
         try:
             self._span.set_attributes(attributes)
         except Exception as error:
-            fault("llm.call", error)
+            _diagnostics.fault("llm.call", error)
 
 
 def capture_asked(given: bool | None) -> bool:
@@ -373,11 +373,6 @@ def capture_asked(given: bool | None) -> bool:
     if given is not None:
         return given is True
     return os.environ.get(CAPTURE, "").strip().lower() in CAPTURED
-
-
-def fault(site: str, error: Exception) -> None:
-    """Say that something of ours failed, and go on."""
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")
 
 
 _tracer = functools.cache(functools.partial(trace.get_tracer, "telemetry"))

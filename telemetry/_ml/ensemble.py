@@ -16,7 +16,7 @@
 The evaluation holds the parts, not the calculator: a hundred at once do not mix, and code below
 finds the running one by `current_evaluation()`. When the block ends, one span, one event
 `risk.score.evaluated` and the histograms say the same. A member that is missing leaves its weight
-to the others, visibly. When the application tells the blend that it computed itself (`e.blend =`),
+to the others, visibly. When the application reports the blend that it computed itself (`e.blend =`),
 that blend, and not the adjusted score, is compared with what the declared weights give.
 
 `final` is a business value: it is computed without telemetry and is right even if all of it fails.
@@ -67,7 +67,7 @@ class Ensemble:
         tolerance: how far a blend that the application computed may be from the declared weights.
         subjects: how the subject is sent: `hashed`, `shortened` or `plain`.
         labels: ids or fields (`tenant_id`, `chain`) that also label the metrics; few values each.
-        name: tells ensembles of one program apart.
+        name: distinguishes ensembles of one program.
 
     Raises:
         ConfigError: the declaration is inconsistent; all problems are listed. Nothing later raises.

@@ -60,7 +60,7 @@ class Rules(Protocol):
 
 class Evaluation(Block["Evaluation"]):
     """
-    One evaluation: tell it the parts, read the score.
+    One evaluation: give it the parts, read the score.
 
     Args:
         ensemble: whose rules apply; None records nothing.
@@ -98,7 +98,7 @@ class Evaluation(Block["Evaluation"]):
         self._current: trace.Span = trace.INVALID_SPAN
         self._token: Token[Evaluation | None] | None = None
 
-    # --- what the application tells ---
+    # --- what the application reports ---
 
     def member(self, name: str, score: object, *, confidence: object = None) -> None:
         """

@@ -22,23 +22,10 @@ from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 
 from telemetry import _diagnostics, _events, _values
+from telemetry import attributes as names
 from telemetry._context.block import Block, Decorator
 from telemetry._ml import metrics
 from telemetry._traces import span
-from telemetry.attributes import (
-    ERROR_TYPE,
-    RISK_CONFIDENCE,
-    RISK_INFERENCE_BATCH_SIZE,
-    RISK_INFERENCE_DURATION_S,
-    RISK_INFERENCE_EXCEPTION,
-    RISK_INFERENCE_FINISHED,
-    RISK_INFERENCE_SCORE,
-    RISK_INFERENCE_STAGE_NAME,
-    RISK_INFERENCE_STAGES,
-    RISK_MODEL_NAME,
-    RISK_MODEL_ROLE,
-    RISK_MODEL_VERSION,
-)
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 STAGES: Final = 16
@@ -92,13 +79,13 @@ class Inference:
         found: dict[str, Any] = _events.attributes(self._fields) | self.model
         size = metrics.number(self.batch_size)
         if size is not None:
-            found[RISK_INFERENCE_BATCH_SIZE] = int(size)
+            found[names.RISK_INFERENCE_BATCH_SIZE] = int(size)
         score = metrics.number(self.score)
         if score is not None:
-            found[RISK_INFERENCE_SCORE] = score
+            found[names.RISK_INFERENCE_SCORE] = score
         confidence = metrics.ratio(self.confidence, self._confidence_max)
         if confidence is not None:
-            found[RISK_CONFIDENCE] = confidence
+            found[names.RISK_CONFIDENCE] = confidence
         for name, given, read in (
             ("score", self.score, score),
             ("confidence", self.confidence, confidence),
@@ -108,7 +95,7 @@ class Inference:
                 text = f"{name}={_values.clean(given)!r} is left out: not a finite number in range"
                 _diagnostics.say(f"inference {name}", text)
         if self.stages:
-            found[RISK_INFERENCE_STAGES] = dict(self.stages)
+            found[names.RISK_INFERENCE_STAGES] = dict(self.stages)
         return found
 
     @property
@@ -130,12 +117,12 @@ class Stage(Block["Stage"]):
         self._run = run
         self._name = name
         self._begun = 0.0
-        self._labels = {**run.model, RISK_INFERENCE_STAGE_NAME: name}
+        self._labels = {**run.model, names.RISK_INFERENCE_STAGE_NAME: name}
         self._span: span.span | None = None
 
     def __enter__(self) -> Self:
         if self._run.live:
-            model = self._run.model.get(RISK_MODEL_NAME, "")
+            model = self._run.model.get(names.RISK_MODEL_NAME, "")
             self._span = span.span(f"{self._name} {model}", **self._labels)
             self._span.__enter__()
         self._begun = time.perf_counter()
@@ -151,10 +138,10 @@ class Stage(Block["Stage"]):
             if self._run.live:
                 labels = self._labels
                 if error is not None:
-                    labels = {**labels, ERROR_TYPE: span.error_type(error)}
+                    labels = {**labels, names.ERROR_TYPE: span.error_type(error)}
                 metrics.stage_duration().record(seconds, labels)
         except Exception as failure:
-            _fault(failure)
+            _diagnostics.fault("inference", failure)
         finally:
             if self._span is not None:
                 self._span.__exit__(None, error, None)
@@ -169,7 +156,7 @@ class _Running:
         self.owner = owner
         self.run = run
         self.outer = outer
-        self.span = span.span(f"infer {run.model[RISK_MODEL_NAME]}")
+        self.span = span.span(f"infer {run.model[names.RISK_MODEL_NAME]}")
         self.current: trace.Span = trace.INVALID_SPAN
         self.begun = 0.0
 
@@ -212,13 +199,17 @@ class inference(Decorator[Inference]):  # noqa: N801 - used like a function
         confidence_max: float = 1.0,
         **fields: object,
     ) -> None:
-        labels = {RISK_MODEL_NAME: model, RISK_MODEL_VERSION: version, RISK_MODEL_ROLE: role}
+        labels = {
+            names.RISK_MODEL_NAME: model,
+            names.RISK_MODEL_VERSION: version,
+            names.RISK_MODEL_ROLE: role,
+        }
         self._model = {
             name: _values.text(value, _values.ID_TEXT)
             for name, value in labels.items()
             if value is not None
         }
-        self._model.setdefault(RISK_MODEL_NAME, "unknown")
+        self._model.setdefault(names.RISK_MODEL_NAME, "unknown")
         self._confidence_max = metrics.number(confidence_max) or 1.0
         self._fields = fields
         self._entered: list[_Running] = []
@@ -232,7 +223,7 @@ class inference(Decorator[Inference]):  # noqa: N801 - used like a function
             _running.set(running)
             running.begun = time.perf_counter()
         except Exception as error:
-            _fault(error)
+            _diagnostics.fault("inference", error)
         return run
 
     def _end(self, error: BaseException | None) -> None:
@@ -259,7 +250,7 @@ class inference(Decorator[Inference]):  # noqa: N801 - used like a function
                 return running
             return self._entered.pop() if self._entered else None
         except Exception as error:
-            _fault(error)
+            _diagnostics.fault("inference", error)
             return None
 
     def _again(self) -> "inference":
@@ -273,30 +264,26 @@ def finish(
 ) -> None:
     """Histogram, exception, span attributes and event of an inference that ended."""
     labels = run.model
-    found = run.attributes() | {RISK_INFERENCE_DURATION_S: seconds}
+    found = run.attributes() | {names.RISK_INFERENCE_DURATION_S: seconds}
     if error is not None:
         kind = span.error_type(error)
-        labels = {**labels, ERROR_TYPE: kind}
-        found[ERROR_TYPE] = kind
+        labels = {**labels, names.ERROR_TYPE: kind}
+        found[names.ERROR_TYPE] = kind
         if run.failed_stage is not None:
-            found[RISK_INFERENCE_STAGE_NAME] = run.failed_stage
+            found[names.RISK_INFERENCE_STAGE_NAME] = run.failed_stage
     metrics.inference_duration().record(seconds, labels)
     current.set_attributes(found)
-    name = run.model[RISK_MODEL_NAME]
+    name = run.model[names.RISK_MODEL_NAME]
     if isinstance(error, Exception):
         # the caller is expected to live without the model: WARN, not ERROR
         _events.record_once(
-            RISK_INFERENCE_EXCEPTION,
+            names.RISK_INFERENCE_EXCEPTION,
             error,
             dict(labels),
             scope=metrics.SCOPE,
             body=f"{name} failed",
             severity=SeverityNumber.WARN,
         )
-    outcome = "inferred" if error is None else f"failed: {labels[ERROR_TYPE]}"
+    outcome = "inferred" if error is None else f"failed: {labels[names.ERROR_TYPE]}"
     body = f"{name} {outcome} in {seconds * 1000:.2f} ms"
-    _events.emit(RISK_INFERENCE_FINISHED, found, scope=metrics.SCOPE, body=body)
-
-
-def _fault(error: Exception) -> None:
-    _diagnostics.say("inference", f"inference: {_values.text(error)}", level="error")
+    _events.emit(names.RISK_INFERENCE_FINISHED, found, scope=metrics.SCOPE, body=body)

@@ -37,7 +37,7 @@ SHORTENED: Final = ("wallet", "email")
 TEXT: Final = 256 * 1024
 """What of one text is looked at and sent; the rest is cut off."""
 PLAIN: Final = 13
-"""Letters and digits, no more than this: needs no redaction either."""
+"""Letters and digits, no more than this, need no redaction either."""
 SHORTEST: Final = 6
 """A shorter text has none of the shapes that we know: it needs no redaction."""
 SHORT: Final = 512

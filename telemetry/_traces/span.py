@@ -4,7 +4,7 @@ Blocks of code as spans: `span` for a step, `LogContext` for an operation that i
 An exception that leaves a block gives the span status ERROR and `error.type`, and nothing more:
 its text and traceback are recorded once, as a log record, by the code that logs it (the conventions have
 retired exceptions on spans). `LogContext` does log, so it is the one that records; an exception
-that crosses several of them is told in full by the innermost only.
+that crosses several of them is recorded in full by the innermost only.
 
 The application's exception is never touched or replaced, and a failure in here is never raised.
 """
@@ -67,7 +67,7 @@ class span(Decorator[trace.Span]):  # noqa: N801 - used like a function
             self._running.append((started, attach(trace.set_span_in_context(started))))
             return started
         except Exception as error:
-            _fault("span", error)
+            _diagnostics.fault("span", error)
             return trace.INVALID_SPAN
 
     def _end(self, error: BaseException | None) -> None:
@@ -81,7 +81,7 @@ class span(Decorator[trace.Span]):  # noqa: N801 - used like a function
                 ended.set_attribute(ERROR_TYPE, error_type(error))
             ended.end()
         except Exception as failure:
-            _fault("span", failure)
+            _diagnostics.fault("span", failure)
 
     def _again(self) -> "span":
         return span(self._name, kind=self._kind, **self._attributes)
@@ -132,14 +132,14 @@ class LogContext(Decorator["LogContext"]):
         try:
             self._finish(error)
         except Exception as failure:
-            _fault("LogContext", failure)
+            _diagnostics.fault("LogContext", failure)
         finally:
             self._ids.__exit__(None, error, None)
             self._span.__exit__(None, error, None)
 
     def _finish(self, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._begun
-        # what is no Exception is somebody else's wish to stop: cancellation, Ctrl-C, exit
+        # what is no Exception asks the program to stop: cancellation, Ctrl-C, exit
         stopped = "cancelled" if error is not None else "success"
         status = "error" if isinstance(error, Exception) else stopped
         labels: dict[str, str] = {OPERATION: self._name, EXECUTION_STATUS: status}
@@ -179,7 +179,3 @@ def error_type(error: BaseException) -> str:
     kind = type(error)
     plain = kind.__module__ in ("builtins", "__main__")
     return kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _fault(site: str, error: Exception) -> None:
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")

@@ -1,5 +1,5 @@
 """
-One order in a worker's hands: what the worker says about it while the block runs.
+What a worker reports about its order while the block runs.
 
 How the block begins and ends, and what is recorded at its end, is in `processing`; here is the part
 that the application calls, and the timed steps.
@@ -19,7 +19,6 @@ from telemetry._traces import span as spans
 from telemetry._workers import counters as numbers
 from telemetry._workers import propagation as travelling
 from telemetry._workers.processing import Processing
-from telemetry._workers.worker import fault
 
 NOTED: Final = 100
 MOST_AT_ONCE: Final = 2**53
@@ -70,7 +69,7 @@ class Order(Processing, Block["Order"]):
             with found.shared.lock:
                 self._worker.count(found, numbers.name(counter), number)
         except Exception as error:
-            fault("count", error)
+            _diagnostics.fault("count", error)
 
     def retry(self, reason: object, *, error: BaseException | None = None) -> None:
         """An attempt is repeated: counted by reason, and logged as a WARNING."""
@@ -101,7 +100,7 @@ class Order(Processing, Block["Order"]):
         try:
             self._start()
         except Exception as error:
-            fault("order", error)
+            _diagnostics.fault("order", error)
         return self
 
     def _note(self, kind: str, label: str | None) -> None:
@@ -124,7 +123,7 @@ class Order(Processing, Block["Order"]):
                 if well and counter is not None:
                     found.counted(counter)
         except Exception as error:
-            fault("timing", error)
+            _diagnostics.fault("timing", error)
 
 
 class Timing:

@@ -28,7 +28,7 @@ from telemetry._traces import span as spans
 from telemetry._values import Value
 from telemetry._workers import counters as numbers
 from telemetry._workers import propagation as travelling
-from telemetry._workers.worker import WorkerState, fault
+from telemetry._workers.worker import WorkerState
 
 _SUCCESS, _FAILURE, _CANCELLED = numbers.OUTCOMES
 _CONSUMER, _INTERNAL = trace.SpanKind.CONSUMER, trace.SpanKind.INTERNAL
@@ -144,7 +144,7 @@ class Processing:
         try:
             carrier = travelling.read(headers)
         except Exception as error:
-            fault("headers", error)
+            _diagnostics.fault("headers", error)
             return here, None
         self._wait = travelling.waited(carrier)
         for keyword, value in travelling.ids(carrier).items():
@@ -165,14 +165,14 @@ class Processing:
             if found is not None and mine:
                 self._finish(found, error)
         except Exception as failure:
-            fault("order", failure)
+            _diagnostics.fault("order", failure)
         finally:
             self._leave()
         try:
             if found is not None and mine:
                 self._worker.written(found)
         except Exception as failure:
-            fault("statistics", failure)
+            _diagnostics.fault("statistics", failure)
 
     def _leave(self) -> None:
         """Put back the scope and the trace of before."""
@@ -186,7 +186,7 @@ class Processing:
         except ValueError:
             pass  # left in another context than entered, which ends by itself
         except Exception as failure:
-            fault("order", failure)
+            _diagnostics.fault("order", failure)
 
     def _finish(self, found: numbers.WorkerCounters, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._begun

@@ -126,7 +126,7 @@ class WorkerState:
             self.logger.log(level, text, extra=fields, stacklevel=3)
             return label
         except Exception as failure:
-            fault(kind, failure)
+            _diagnostics.fault(kind, failure)
             return None
 
     # --- statistics ---
@@ -158,7 +158,7 @@ class WorkerState:
                 self._watched = False
                 self._report(found, "shutdown")
         except Exception as error:
-            fault("close", error)
+            _diagnostics.fault("close", error)
 
     def report(self, found: numbers.WorkerCounters) -> dict[str, Any]:
         """The numbers as the statistics show them."""
@@ -238,8 +238,3 @@ def _positive(number: object, fallback: float) -> float:
     text = f"every_orders and every_s must be above 0, not {_values.text(number, 100)};"
     _diagnostics.say("worker", f"{text} {fallback:g} counts", level="error")
     return fallback
-
-
-def fault(site: str, error: Exception) -> None:
-    """Say that something of ours failed, and go on."""
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")

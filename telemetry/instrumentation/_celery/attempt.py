@@ -21,33 +21,11 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 
+from telemetry import attributes
 from telemetry._context import scope
 from telemetry._context.recorded import already_recorded
 from telemetry._logs import root
 from telemetry._traces import span
-from telemetry.attributes import (
-    CELERY_FAILED,
-    CELERY_IGNORED,
-    CELERY_REJECTED,
-    CELERY_RETRIED,
-    CELERY_STARTED,
-    CELERY_SUCCEEDED,
-    CELERY_TASK_CPU_S,
-    CELERY_TASK_MEMORY_DELTA,
-    CELERY_TASK_NAME,
-    CELERY_TASK_REASON,
-    CELERY_TASK_REQUEUED,
-    CELERY_TASK_RETRY_DELAY,
-    CELERY_TASK_STATE,
-    CELERY_TASK_WAIT_MS,
-    CONTEXT,
-    ERROR_TYPE,
-    EXECUTION_STATUS,
-    EXECUTION_TIME_MS,
-    MESSAGING_OPERATION_NAME,
-    MESSAGING_OPERATION_TYPE,
-    OPERATION,
-)
 from telemetry.instrumentation._celery import (
     events,
     logs,
@@ -79,7 +57,7 @@ class Attempt:
         self.message = message.read(vars(request), task.app)
         self.message.name = task.name
         self.facts = self.message.attributes
-        self.facts[CELERY_TASK_NAME] = task.name
+        self.facts[attributes.CELERY_TASK_NAME] = task.name
         self._task = task
         self._arguments = (args, kwargs)
         self._eager = bool(request.is_eager)
@@ -127,7 +105,7 @@ class Attempt:
         scope.bind_context(**{**known, **ids, "task_id": self.message.id, "operation": operation})
         waited = None if self._eager else self.message.waited(time.time())
         if waited is not None:
-            self.facts[CELERY_TASK_WAIT_MS] = round(waited * 1000, 3)
+            self.facts[attributes.CELERY_TASK_WAIT_MS] = round(waited * 1000, 3)
             metrics.waited(self.message, waited)
         self._span = message.tracer().start_span(
             f"process {self._task.name}",
@@ -136,12 +114,12 @@ class Attempt:
             links=links,
             attributes={
                 **self.facts,
-                MESSAGING_OPERATION_NAME: "process",
-                MESSAGING_OPERATION_TYPE: "process",
+                attributes.MESSAGING_OPERATION_NAME: "process",
+                attributes.MESSAGING_OPERATION_TYPE: "process",
             },
         )
         attach(trace.set_span_in_context(self._span, base))
-        self._record(CELERY_STARTED, "Task started", "STARTED")
+        self._record(attributes.CELERY_STARTED, "Task started", "STARTED")
         if not self._eager and message.pool:
             events.hurry()
 
@@ -158,12 +136,14 @@ class Attempt:
 
     def _finish(self, outcome: Any, retval: Any) -> None:
         seconds = time.perf_counter() - self._begun
-        self.facts[EXECUTION_TIME_MS] = round(seconds * 1000, 3)
-        self.facts[EXECUTION_STATUS] = "success" if outcome in ("SUCCESS", "IGNORED") else "error"
+        self.facts[attributes.EXECUTION_TIME_MS] = round(seconds * 1000, 3)
+        self.facts[attributes.EXECUTION_STATUS] = (
+            "success" if outcome in ("SUCCESS", "IGNORED") else "error"
+        )
         if self._before is not None:
             cpu, memory = _resources()
-            self.facts[CELERY_TASK_CPU_S] = round(cpu - self._before[0], 6)
-            self.facts[CELERY_TASK_MEMORY_DELTA] = memory - self._before[1]
+            self.facts[attributes.CELERY_TASK_CPU_S] = round(cpu - self._before[0], 6)
+            self.facts[attributes.CELERY_TASK_MEMORY_DELTA] = memory - self._before[1]
         if outcome not in _ENDS:
             current = sys.exc_info()[1]
             if current is None or isinstance(current, _CALLED_OFF):
@@ -175,13 +155,13 @@ class Attempt:
         if outcome == "RETRY" and self.error is None:
             self._explain_retry(retval)
         if outcome == "REJECTED":
-            self.facts[CELERY_TASK_REQUEUED] = bool(getattr(retval, "requeue", False))
+            self.facts[attributes.CELERY_TASK_REQUEUED] = bool(getattr(retval, "requeue", False))
         if outcome in ("REJECTED", "IGNORED"):
             why = getattr(retval, "reason", None) or (
                 retval.args[0] if isinstance(retval, BaseException) and retval.args else None
             )
             if why is not None:
-                self.facts[CELERY_TASK_REASON] = events.reason(why)
+                self.facts[attributes.CELERY_TASK_REASON] = events.reason(why)
         cause = None if self.error is None else span.error_type(self.error)
         self._mark(error_type=cause, failed=outcome == "FAILURE")
         metrics.ended(self.message, outcome, cause, seconds)
@@ -196,7 +176,7 @@ class Attempt:
         if failed:
             self._span.set_status(trace.StatusCode.ERROR)
         if error_type is not None:
-            self.facts[ERROR_TYPE] = error_type
+            self.facts[attributes.ERROR_TYPE] = error_type
         self._span.set_attributes(self.facts)
 
     def _record(
@@ -207,8 +187,12 @@ class Attempt:
         severity: Any = events.INFO,
         error: BaseException | None = None,
     ) -> None:
-        self._span.set_attribute(CELERY_TASK_STATE, outcome)
-        found = {**self.facts, CELERY_TASK_STATE: outcome, OPERATION: f"task.{self._task.name}"}
+        self._span.set_attribute(attributes.CELERY_TASK_STATE, outcome)
+        found = {
+            **self.facts,
+            attributes.CELERY_TASK_STATE: outcome,
+            attributes.OPERATION: f"task.{self._task.name}",
+        }
         events.record(event, body, found, severity=severity, error=error)
 
     def retried(self, reason: Any) -> None:
@@ -219,10 +203,10 @@ class Attempt:
         self.error = getattr(reason, "exc", None)
         self.delay = message.retry_delay(getattr(reason, "when", None))
         if self.delay is not None:
-            self.facts[CELERY_TASK_RETRY_DELAY] = self.delay
+            self.facts[attributes.CELERY_TASK_RETRY_DELAY] = self.delay
         why = self.error if self.error is not None else getattr(reason, "message", None)
         if why is not None:
-            self.facts[CELERY_TASK_REASON] = events.reason(why)
+            self.facts[attributes.CELERY_TASK_REASON] = events.reason(why)
 
     def failed(self, error: BaseException) -> None:
         """Note the exception; that of the task itself, where Celery passes a stand-in on."""
@@ -233,11 +217,11 @@ class Attempt:
 
 
 _ENDS: Final = {
-    "SUCCESS": (CELERY_SUCCEEDED, "Task completed", events.INFO),
-    "FAILURE": (CELERY_FAILED, "Task failed", events.ERROR),
-    "RETRY": (CELERY_RETRIED, "Task retrying", events.WARN),
-    "REJECTED": (CELERY_REJECTED, "Task rejected", events.WARN),
-    "IGNORED": (CELERY_IGNORED, "Task ignored", events.INFO),
+    "SUCCESS": (attributes.CELERY_SUCCEEDED, "Task completed", events.INFO),
+    "FAILURE": (attributes.CELERY_FAILED, "Task failed", events.ERROR),
+    "RETRY": (attributes.CELERY_RETRIED, "Task retrying", events.WARN),
+    "REJECTED": (attributes.CELERY_REJECTED, "Task rejected", events.WARN),
+    "IGNORED": (attributes.CELERY_IGNORED, "Task ignored", events.INFO),
 }
 
 
@@ -264,7 +248,7 @@ def end(task: Any = None, state: Any = None, retval: Any = None, **_: Any) -> No
 def _arrived(base: Context) -> set[str]:
     """The keywords of the ids that the baggage brings."""
     names = scope.arrived_ids(base)
-    return {CONTEXT.get(name, name) for name in names}
+    return {attributes.CONTEXT.get(name, name) for name in names}
 
 
 def _resources() -> tuple[float, int]:

@@ -33,7 +33,7 @@ _SAID_BY_REQUEST: Final = ("Hard time limit", "Discarding revoked task")
 
 
 class Bridge(logging.Handler):
-    """Hands the records of `celery.task` to our handlers while the root does not get them."""
+    """Passes the records of `celery.task` to our handlers while the root does not get them."""
 
     otelier = True
 

@@ -19,29 +19,10 @@ from weakref import WeakValueDictionary
 
 from opentelemetry.context import attach, detach
 
+from telemetry import attributes as names
 from telemetry._context import scope as context
 from telemetry._context.recorded import already_recorded
 from telemetry._traces import span
-from telemetry.attributes import (
-    CELERY_FAILED,
-    CELERY_IGNORED,
-    CELERY_LOST,
-    CELERY_RECEIVED,
-    CELERY_REJECTED,
-    CELERY_RETRIED,
-    CELERY_REVOKED,
-    CELERY_TASK_NAME,
-    CELERY_TASK_OVERLAPPING,
-    CELERY_TASK_REASON,
-    CELERY_TASK_REQUEUED,
-    CELERY_TASK_RETRY_DELAY,
-    CELERY_TASK_ROOT_ID,
-    CELERY_TASK_STATE,
-    ERROR_TYPE,
-    EXECUTION_STATUS,
-    EXECUTION_TIME_MS,
-    TASK_ID,
-)
 from telemetry.instrumentation._celery import (
     broker,
     events,
@@ -77,9 +58,9 @@ def received(request: Any = None, **_: Any) -> None:
     if overlapping:
         metrics.overlapped(message)
     if overlapping or message.redelivered:
-        found = {**message.attributes, CELERY_TASK_OVERLAPPING: overlapping}
+        found = {**message.attributes, names.CELERY_TASK_OVERLAPPING: overlapping}
         with _as_sent(message, request.kwargs):
-            events.record(CELERY_RECEIVED, "Task received again", found, severity=WARN)
+            events.record(names.CELERY_RECEIVED, "Task received again", found, severity=WARN)
 
 
 def _holds(other: Any, request: Any, retries: int) -> bool:
@@ -123,7 +104,7 @@ def _end(request: Any, error: BaseException, *, requeued: bool = False) -> None:
     events.inherit()
     message = celery_message.read(request.request_dict, request.app)
     if requeued:
-        message.attributes[CELERY_TASK_REQUEUED] = True
+        message.attributes[names.CELERY_TASK_REQUEUED] = True
     _end_of(message, request.kwargs, error, _seconds(request))
 
 
@@ -132,18 +113,18 @@ def _end_of(
 ) -> None:
     state.recorded(error)
     kind = span.error_type(error)
-    outcome = "RETRY" if CELERY_TASK_RETRY_DELAY in message.attributes else "FAILURE"
+    outcome = "RETRY" if names.CELERY_TASK_RETRY_DELAY in message.attributes else "FAILURE"
     metrics.ended(message, outcome, kind, seconds)
     lost = type(error).__name__ == "WorkerLostError"
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: outcome,
-        EXECUTION_STATUS: "error",
-        ERROR_TYPE: kind,
+        names.CELERY_TASK_STATE: outcome,
+        names.EXECUTION_STATUS: "error",
+        names.ERROR_TYPE: kind,
     }
     if seconds is not None:
-        found[EXECUTION_TIME_MS] = round(seconds * 1000, 3)
-    event, body = (CELERY_LOST, "Task lost") if lost else (CELERY_FAILED, "Task failed")
+        found[names.EXECUTION_TIME_MS] = round(seconds * 1000, 3)
+    event, body = (names.CELERY_LOST, "Task lost") if lost else (names.CELERY_FAILED, "Task failed")
     with _as_sent(message, kwargs):
         events.record(event, body, found, severity=ERROR, error=error)
 
@@ -159,7 +140,7 @@ def retried(sender: Any = None, request: Any = None, reason: Any = None, **_: An
     error = getattr(reason, "exc", None)
     message = celery_message.read(vars(request), sender.app)
     delay = celery_message.retry_delay(getattr(reason, "when", None))
-    message.attributes[CELERY_TASK_RETRY_DELAY] = 0.0 if delay is None else delay
+    message.attributes[names.CELERY_TASK_RETRY_DELAY] = 0.0 if delay is None else delay
     if held is not None and already_recorded(held):
         return
     if isinstance(error, BaseException):  # the process was lost, and the task is sent again
@@ -168,11 +149,11 @@ def retried(sender: Any = None, request: Any = None, reason: Any = None, **_: An
     metrics.ended(message, "RETRY", None, None if held is None else _seconds(held))
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: "RETRY",
-        CELERY_TASK_REASON: "cancelled by the worker",
+        names.CELERY_TASK_STATE: "RETRY",
+        names.CELERY_TASK_REASON: "cancelled by the worker",
     }
     with _as_sent(message, request.kwargs):
-        events.record(CELERY_RETRIED, "Task retrying", found, severity=WARN)
+        events.record(names.CELERY_RETRIED, "Task retrying", found, severity=WARN)
 
 
 @guarded("revoked")
@@ -196,16 +177,16 @@ def revoked(
     metrics.ended(message, "REVOKED", why, seconds)
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: "REVOKED",
-        CELERY_TASK_REASON: why,
-        ERROR_TYPE: why,
-        EXECUTION_STATUS: "error",
+        names.CELERY_TASK_STATE: "REVOKED",
+        names.CELERY_TASK_REASON: why,
+        names.ERROR_TYPE: why,
+        names.EXECUTION_STATUS: "error",
     }
     if seconds is not None:
-        found[EXECUTION_TIME_MS] = round(seconds * 1000, 3)
+        found[names.EXECUTION_TIME_MS] = round(seconds * 1000, 3)
     with _as_sent(message, request.kwargs):
         severity = WARN if expired or terminated else INFO
-        events.record(CELERY_REVOKED, "Task revoked", found, severity=severity)
+        events.record(names.CELERY_REVOKED, "Task revoked", found, severity=severity)
 
 
 @guarded("unknown task")
@@ -224,13 +205,13 @@ def unknown(
     metrics.unknown(read.queue, "FAILURE", kind)
     found = {
         **read.attributes,
-        CELERY_TASK_STATE: "FAILURE",
-        ERROR_TYPE: kind,
-        EXECUTION_STATUS: "error",
-        CELERY_TASK_REASON: "the worker has no task of this name: check its imports",
+        names.CELERY_TASK_STATE: "FAILURE",
+        names.ERROR_TYPE: kind,
+        names.EXECUTION_STATUS: "error",
+        names.CELERY_TASK_REASON: "the worker has no task of this name: check its imports",
     }
     with _as_sent(read, None):
-        events.record(CELERY_FAILED, "Task failed", found, severity=ERROR)
+        events.record(names.CELERY_FAILED, "Task failed", found, severity=ERROR)
 
 
 @guarded("rejected message")
@@ -243,16 +224,16 @@ def rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: Any)
     metrics.unknown(read.queue, "REJECTED", kind)
     found = {
         **read.attributes,
-        CELERY_TASK_STATE: "REJECTED",
-        ERROR_TYPE: kind,
-        EXECUTION_STATUS: "error",
-        CELERY_TASK_REASON: "the message is no task" if exc is None else events.reason(exc),
+        names.CELERY_TASK_STATE: "REJECTED",
+        names.ERROR_TYPE: kind,
+        names.EXECUTION_STATUS: "error",
+        names.CELERY_TASK_REASON: "the message is no task" if exc is None else events.reason(exc),
     }
     if not headers.get("id"):
-        found.pop(TASK_ID, None)
-        found.pop(CELERY_TASK_NAME, None)
+        found.pop(names.TASK_ID, None)
+        found.pop(names.CELERY_TASK_NAME, None)
     with _as_sent(read, None):
-        events.record(CELERY_REJECTED, "Task rejected", found, severity=WARN)
+        events.record(names.CELERY_REJECTED, "Task rejected", found, severity=WARN)
 
 
 def wrap_request(original: Any) -> Any:
@@ -304,12 +285,12 @@ def _after_success(request: Any, outcome: Any) -> None:
     metrics.ended(message, "IGNORED", DEDUPLICATED, None)
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: "IGNORED",
-        CELERY_TASK_REASON: DEDUPLICATED,
-        EXECUTION_STATUS: "success",
+        names.CELERY_TASK_STATE: "IGNORED",
+        names.CELERY_TASK_REASON: DEDUPLICATED,
+        names.EXECUTION_STATUS: "success",
     }
     with _as_sent(message, request.kwargs):
-        events.record(CELERY_IGNORED, "Task ignored", found, severity=WARN)
+        events.record(names.CELERY_IGNORED, "Task ignored", found, severity=WARN)
 
 
 @guarded("lost task")
@@ -336,12 +317,12 @@ def _as_sent(message: celery_message.Message, kwargs: Any) -> Iterator[None]:
         task=None,
         args=None,
         kwargs=kwargs,
-        fallback=message.attributes.get(CELERY_TASK_ROOT_ID) or message.id,
+        fallback=message.attributes.get(names.CELERY_TASK_ROOT_ID) or message.id,
     )
     scope = context.enter_empty()
     token = attach(message.context)
     try:
-        name = message.attributes.get(CELERY_TASK_NAME)
+        name = message.attributes.get(names.CELERY_TASK_NAME)
         operation = f"task.{name}" if name else None
         own: dict[str, Any] = {"task_id": message.id or None, "operation": operation}
         with context.log_context(**{**ids, **own}):
