@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
+from telemetry import _values
+
 LEVELS: Final = ("none", "error", "warn", "info", "debug")
 INTERVAL_S: Final = 60.0
 
@@ -61,3 +63,8 @@ def say(site: str, text: str, *, level: str = "warn", always: bool = False) -> N
         stream.flush()
     except Exception:  # noqa: S110 - stderr is closed or full: there is nowhere left to say it
         pass
+
+
+def fault(site: str, error: Exception) -> None:
+    """Say that something of ours failed, and go on."""
+    say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")

@@ -15,7 +15,6 @@ under the lock under which it is queued, so that the order of numbers is the ord
 forked child begins a stream of its own.
 """
 
-import contextlib
 import itertools
 import logging
 import os
@@ -30,28 +29,16 @@ from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 from opentelemetry._logs import get_logger as get_otel_logger
 
 from telemetry import _diagnostics, _values
+from telemetry import attributes as names
 from telemetry._config import configure
 from telemetry._context import ids
 from telemetry._context import scope as context
+from telemetry._context.recorded import already_recorded
 from telemetry._export import health
 from telemetry._export.drop_reasons import CONVERSION_ERROR
 from telemetry._logs import logger as _logging
 from telemetry._native import process_id
-from telemetry._traces.span import _TOLD
 from telemetry._values import Value
-from telemetry.attributes import (
-    AUDIT_ACTOR,
-    AUDIT_MONOTONIC_NS,
-    AUDIT_SEQUENCE,
-    AUDIT_STREAM,
-    CONTEXT,
-    EXCEPTION_MESSAGE,
-    EXCEPTION_STACKTRACE,
-    EXCEPTION_TYPE,
-    LOG_UID,
-    TRACK_GIVEN,
-    TRACK_INVALID,
-)
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+")
 NAME_LENGTH: Final = 128
@@ -113,7 +100,7 @@ def audit(action: str, /, *, actor: object = None, **fields: object) -> None:
         name, extra = _checked(action)
         found = {**attributes(fields), **extra}
         if actor is not None:
-            found[AUDIT_ACTOR] = _values.text(actor, _values.ID_TEXT)
+            found[names.AUDIT_ACTOR] = _values.text(actor, _values.ID_TEXT)
         account(name, found, scope=scope)
     except Exception as error:
         lost("audit", error)
@@ -128,21 +115,21 @@ def account(action: str, found: dict[str, Any], *, scope: str) -> None:
         found: attributes, cleaned; becomes the record's.
         scope: the name of the logger that it comes from.
     """
-    if _stream.pid != process_id():  # uWSGI forks without telling
+    if _stream.pid != process_id():  # uWSGI forks without a hook of Python's
         _begin_stream()
     stream = _stream
     with stream.lock:
         stream.last += 1
-        found[AUDIT_STREAM] = stream.id
-        found[AUDIT_SEQUENCE] = stream.last
-        found[AUDIT_MONOTONIC_NS] = time.monotonic_ns()
+        found[names.AUDIT_STREAM] = stream.id
+        found[names.AUDIT_SEQUENCE] = stream.last
+        found[names.AUDIT_MONOTONIC_NS] = time.monotonic_ns()
         uid = f"{stream.id}-{stream.last}"
         lines = _logging.short_way
         if lines is None or not lines.open():
             emit(action, found, scope=scope, uid=uid)
             return
         health.observe()
-        found[LOG_UID] = uid
+        found[names.LOG_UID] = uid
         logger = lines.logger(scope)
         lines.send(logger, time.time_ns(), logging.INFO, "INFO", action, found, action)
 
@@ -154,7 +141,7 @@ def attributes(fields: Mapping[str, object]) -> dict[str, Value]:
         if value is None:
             continue
         name = context.ATTRIBUTE.get(key)
-        if name is not None or key in CONTEXT:
+        if name is not None or key in names.CONTEXT:
             found[name or key] = _values.text(value, _values.ID_TEXT)
         else:
             found[_values.text(key, _values.ID_TEXT)] = _values.clean(value)
@@ -186,10 +173,10 @@ def emit(
     health.observe()
     if error is not None:
         kind, message, stack = _values.exception(error)
-        found[EXCEPTION_TYPE] = kind
-        found[EXCEPTION_MESSAGE] = message
-        found[EXCEPTION_STACKTRACE] = stack
-    found[LOG_UID] = uid or f"{ids.bits(128):032x}"
+        found[names.EXCEPTION_TYPE] = kind
+        found[names.EXCEPTION_MESSAGE] = message
+        found[names.EXCEPTION_STACKTRACE] = stack
+    found[names.LOG_UID] = uid or f"{ids.bits(128):032x}"
     text = _SEVERITY[severity] if severity is not SeverityNumber.INFO else "INFO"
     body = name if body is None else body
     lines = _logging.short_way
@@ -214,7 +201,7 @@ def emit(
     )
 
 
-def tell_once(
+def record_once(
     event: str,
     error: Exception,
     found: dict[str, Any],
@@ -224,16 +211,13 @@ def tell_once(
     severity: SeverityNumber,
 ) -> None:
     """Record an exception as an event, unless a block further in has recorded it."""
-    if getattr(error, _TOLD, False):
-        return
-    with contextlib.suppress(Exception):  # an exception without room for a mark is told each time
-        setattr(error, _TOLD, True)
-    emit(event, found, scope=scope, body=body, severity=severity, error=error)
+    if not already_recorded(error):
+        emit(event, found, scope=scope, body=body, severity=severity, error=error)
 
 
 def lost(site: str, error: Exception) -> None:
     """Count a record that could not be made, and say so."""
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")
+    _diagnostics.fault(site, error)
     pipeline = configure.pipeline()
     if pipeline is not None and "logs" in pipeline.couriers:
         pipeline.couriers["logs"].lose(CONVERSION_ERROR)
@@ -253,10 +237,10 @@ def _checked(name: object) -> tuple[str, dict[str, str]]:
     given = _values.text(name, _values.ID_TEXT)
     text = (
         f"track({given!r}): give a static name in lower case with dots, such as order.opened;"
-        f" the event is sent as {TRACK_INVALID}"
+        f" the event is sent as {names.TRACK_INVALID}"
     )
     _diagnostics.say("event name", text)
-    return TRACK_INVALID, {TRACK_GIVEN: given}
+    return names.TRACK_INVALID, {names.TRACK_GIVEN: given}
 
 
 class _Stream:

@@ -62,28 +62,29 @@ def text(value: object, limit: int = TEXT) -> str:
         return unprintable(value)
 
 
-class _Nesting(threading.local):
-    """How many conversions this thread is inside of."""
+class Recursion(threading.local):
+    """
+    How deep this thread is inside of itself.
+
+    A value's own `__str__` may log, track or time the value, and so ask for its text again: what
+    calls the application's code counts its depth here, and stops.
+    """
 
     depth = 0
 
 
-_nesting = _Nesting()
+_recursion = Recursion()
 
 
 def nested(call: Callable[..., T], *args: Any) -> T:
-    """
-    Let the application's code say something about a value; raises what it raises.
-
-    It may log, track or time the value, and so ask us about it again, and so on: not for ever.
-    """
-    if _nesting.depth >= NESTED:
+    """Let the application's code say something about a value; raises what it raises."""
+    if _recursion.depth >= NESTED:
         raise RecursionError("a value that asks what it says before it has said it")
-    _nesting.depth += 1
+    _recursion.depth += 1
     try:
         return call(*args)
     finally:
-        _nesting.depth -= 1
+        _recursion.depth -= 1
 
 
 def bounded(whole: str, limit: int = TEXT) -> str:
@@ -111,6 +112,25 @@ def seconds(value: object, default: float) -> float:
     except Exception:
         return default
     return min(max(number, 0.0), 1e6) if number == number else default  # noqa: PLR0124 - NaN
+
+
+def whole(given: object) -> int | None:
+    """A count, 0 or more, or None: numpy and Decimal will do, and a float that is whole."""
+    value = clean(given)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if not math.isfinite(value) or value < 0 or value != int(value):
+        return None
+    return int(value)
+
+
+def money(given: object) -> Decimal | None:
+    """An amount of money, 0 or more, exact where it came exact; else None."""
+    value = given if type(given) is Decimal else clean(given)
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    money = value if isinstance(value, Decimal) else Decimal(str(value))
+    return money if money.is_finite() and money >= 0 else None
 
 
 def unprintable(value: object) -> str:

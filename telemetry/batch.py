@@ -1,7 +1,7 @@
 """
 Batches: hundreds of items, each slow and paid for, worked on to the end whatever happens.
 
-`BackgroundProcessor` is the whole interface: it is told everything at the start, checks it, and
+`BackgroundProcessor` is the whole interface: it gets everything at the start, checks it, and
 then runs as often as needed. What a run does is in `_batch_run` (the course), `_batch_attempts`
 (one item), `_journal` (the truth for resume), `_progress` (for watchers) and `_batch_ledger` (the
 accounts). Nothing is written to stdout unless `results="-"` says so.
@@ -236,7 +236,7 @@ class BackgroundProcessor(Generic[T]):
         """
         Work on all items and give their outcomes as they come; `report` is set at the end.
 
-        Workers wait while nobody takes the outcomes. Leaving the loop early cancels what runs.
+        Workers wait until the outcomes are taken. Leaving the loop early cancels what runs.
         """
         outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue(self._plan.concurrency)
         run = Run(self._plan, items, total, outcomes.put)

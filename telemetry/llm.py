@@ -8,8 +8,8 @@ Calls of language models: span, metrics, tokens, cost, fallbacks, totals.
 
 Names and buckets are those of the GenAI conventions (telemetry.attributes holds them; the
 conventions moved house and their Python constants are deprecated). Cost is on the call's span only,
-so that a sum over spans counts it once. What went in and out is recorded only when somebody asks
-for it, by `capture_content=True` or OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: it is the
+so that a sum over spans counts it once. What went in and out is recorded only when asked
+for, by `capture_content=True` or OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT: it is the
 user's text.
 
 An exception of the call gives the span its status and one WARN record with the stack (the caller is
@@ -19,72 +19,28 @@ expected to handle it, by a retry or a fallback), and goes through untouched. No
 import logging
 import sys
 import uuid
-from collections.abc import Callable
 from contextvars import Token
-from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 from opentelemetry import trace
 
-from telemetry import _events, _values
+from telemetry import _diagnostics, _events, _values
 from telemetry import attributes as names
 from telemetry._context import scope
+from telemetry._context.block import Decorator
 from telemetry._llm import totals as llm_totals
-from telemetry._llm.call import Call, ChainState, call_of, capture_asked, chain_of, fault
+from telemetry._llm.call import Call, ChainState, call_of, capture_asked, chain_of
 from telemetry._logs import logger
 from telemetry._traces import span
 
 __all__ = ["Call", "call", "chain", "current", "run", "totals"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
 
-
-class _Scope(Generic[T]):
-    """What call, chain and run have in common: they work as `with`, `async with` and decorator."""
-
-    def _enter(self) -> T:
-        raise NotImplementedError
-
-    def _leave(self, error: BaseException | None) -> None:
-        raise NotImplementedError
-
-    def _again(self) -> "_Scope[T]":
-        """One more like this, for one call of a decorated function."""
-        raise NotImplementedError
-
-    def __enter__(self) -> T:
-        return self._enter()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self._leave(error)
-
-    async def __aenter__(self) -> T:
-        return self._enter()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self._leave(error)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return scope.decorated(function, self._again)
-
-
-class call(_Scope[Call]):  # noqa: N801 - used like a function
+class call(Decorator[Call]):  # noqa: N801 - used like a function
     """
     A call of a language model around a block, a function or a coroutine.
 
-    The block gets a `Call` to tell what it learns; a decorated function finds it by `current()`.
+    The block gets a `Call` to report what it learns; a decorated function finds it by `current()`.
 
     Example:
         with llm.call(provider="anthropic", model="claude-x", max_tokens=500) as call:
@@ -95,7 +51,7 @@ class call(_Scope[Call]):  # noqa: N801 - used like a function
         model: the model asked for.
         operation: chat, text_completion, embeddings, ...
         capture_content: record what goes in and out; by default as the environment says, else no.
-        price: work the cost out from `genai-prices` when nobody gives it.
+        price: work the cost out from `genai-prices` when it is not given.
         fields: of the span: temperature, top_p, top_k, max_tokens, seed and stream of the request,
             llm_conversation_id, ids by the keywords of `log_context`, and any key of your own.
     """
@@ -128,7 +84,7 @@ class call(_Scope[Call]):  # noqa: N801 - used like a function
         again._logger = self._logger
         return again
 
-    def _enter(self) -> Call:
+    def __enter__(self) -> Call:
         given = self._given
         opened = Call(
             provider=given["provider"],
@@ -143,15 +99,15 @@ class call(_Scope[Call]):  # noqa: N801 - used like a function
         try:
             opened.begin()
         except Exception as error:
-            fault("llm.call", error)
+            _diagnostics.fault("llm.call", error)
         return opened
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         if self._running:
             self._running.pop().end(error)
 
 
-class chain(_Scope["chain"]):  # noqa: N801 - used like a function
+class chain(Decorator["chain"]):  # noqa: N801 - used like a function
     """
     A block that asks one model after the other until one does.
 
@@ -186,14 +142,14 @@ class chain(_Scope["chain"]):  # noqa: N801 - used like a function
     def _again(self) -> "chain":
         return chain(self._name)
 
-    def _enter(self) -> Self:
+    def __enter__(self) -> Self:
         self._state = ChainState()
         self._current = self._span.__enter__()
         self._current.set_attribute(names.LLM_CHAIN_NAME, self._name)
         self._token = chain_of.set(self._state)
         return self
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
             state = self._state
             if state.position == 0:
@@ -210,12 +166,12 @@ class chain(_Scope["chain"]):  # noqa: N801 - used like a function
         except ValueError:
             chain_of.set(None)  # ended in another context than it began in
         except Exception as failure:
-            fault("llm.chain", failure)
+            _diagnostics.fault("llm.chain", failure)
         finally:
             self._span.__exit__(None, error, None)
 
 
-class run(_Scope["run"]):  # noqa: N801 - used like a function
+class run(Decorator["run"]):  # noqa: N801 - used like a function
     """
     A block whose calls are added up apart; runs inside runs count for both.
 
@@ -239,21 +195,21 @@ class run(_Scope["run"]):  # noqa: N801 - used like a function
 
     def totals(self) -> list[dict[str, Any]]:
         """What the calls of this run used and cost so far: one row per tenant, provider, model."""
-        return self._table.told()
+        return self._table.rows()
 
     def _again(self) -> "run":
         return run(self._given)
 
-    def _enter(self) -> Self:
+    def __enter__(self) -> Self:
         known = self._given or scope.effective().get(names.BATCH_RUN_ID) or uuid.uuid4().hex
         self.id = _values.text(known, _values.ID_TEXT)
         self._table = llm_totals.Table()
         self._token = llm_totals.runs.set((*llm_totals.runs.get(), self._table))
         return self
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
-            rows = self._table.told()
+            rows = self._table.rows()
             calls = sum(row["calls"] for row in rows)
             found: dict[str, Any] = {names.LLM_RUN_ID: self.id, names.LLM_RUN_TOTALS: rows}
             if isinstance(error, Exception):
@@ -265,7 +221,7 @@ class run(_Scope["run"]):  # noqa: N801 - used like a function
         except ValueError:
             llm_totals.runs.set(())  # ended in another context than it began in
         except Exception as failure:
-            fault("llm.run", failure)
+            _diagnostics.fault("llm.run", failure)
 
 
 def current() -> Call:
@@ -293,4 +249,4 @@ def totals() -> list[dict[str, Any]]:
         output_tokens, cached_tokens, reasoning_tokens, seconds, and cost by currency.
     """
     running = llm_totals.runs.get()
-    return (running[-1] if running else llm_totals.process()).told()
+    return (running[-1] if running else llm_totals.process()).rows()

@@ -7,13 +7,14 @@ Machine learning and risk scores: inferences, ensembles, drift.
         with run.stage("predict"):
             run.score, run.confidence = model.predict(row)
 
-The public names only; docs/how-to/score-models.md explains them with examples that run. The code is in
-`_inference` (one call of a model), `_ensemble` and `_scoring` (a blended score, and what it leaves
-behind), `_psi` (drift from bucket counts), `_subjects` (hashed ids), `_ml_metrics` (instruments).
+The public names only; docs/how-to/score-models.md explains them with examples that run.
+The code is in `_ml`: `inference` (one call of a model), `ensemble` (a score, declared), `evaluation` (one score),
+`scoring` (what is recorded of it), `drift` (from bucket counts), `metrics` (the instruments).
 """
 
 from telemetry._ml.drift import Drift, psi
-from telemetry._ml.ensemble import Ensemble, Evaluation, current_evaluation
+from telemetry._ml.ensemble import Ensemble
+from telemetry._ml.evaluation import Evaluation, current_evaluation
 from telemetry._ml.inference import Inference, current_inference, inference
 from telemetry._redaction.pseudonyms import pseudonym, shorten
 

@@ -19,10 +19,11 @@ own exception goes through untouched. A forked child counts from zero under an i
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from telemetry import _diagnostics
 from telemetry._context import scope
 from telemetry._workers import propagation
 from telemetry._workers.order import Order
-from telemetry._workers.worker import Core, fault
+from telemetry._workers.worker import WorkerState
 
 __all__ = ["Order", "Worker"]
 
@@ -58,7 +59,7 @@ class Worker:
         every_s: float = 300.0,
         continue_as: Literal["child", "link"] = "child",
     ) -> None:
-        self._core = Core(
+        self._state = WorkerState(
             name,
             group=group,
             action=action,
@@ -69,12 +70,12 @@ class Worker:
         )
 
     def __repr__(self) -> str:
-        return f"<Worker {self._core.name}>"
+        return f"<Worker {self._state.name}>"
 
     @property
     def name(self) -> str:
         """The role."""
-        return self._core.name
+        return self._state.name
 
     def order(
         self,
@@ -104,7 +105,7 @@ class Worker:
             for key in fields.keys() & scope.ATTRIBUTE.keys():
                 ids[key] = fields.pop(key)
         return Order(
-            self._core,
+            self._state,
             ids=ids,
             symbol=symbol,
             order_type=order_type,
@@ -123,28 +124,28 @@ class Worker:
 
     def retry(self, reason: object, *, error: BaseException | None = None) -> None:
         """Count a repeated attempt outside of any order, such as a lost connection to the queue."""
-        self._core.note("retry", reason, error)
+        self._state.note("retry", reason, error)
 
     def fallback(self, target: object, *, error: BaseException | None = None) -> None:
         """Count a fallback outside of any order."""
-        self._core.note("fallback", target, error)
+        self._state.note("fallback", target, error)
 
     def pool_error(self, error: BaseException | None = None, *, pool: object = "redis") -> None:
         """Count a connection pool error outside of any order."""
-        self._core.note("pool_error", pool, error)
+        self._state.note("pool_error", pool, error)
 
     def statistics(self) -> dict[str, Any]:
         """The numbers of this worker in this process, as the next `worker.statistics` shows them."""
         try:
-            return self._core.told(self._core.here())
+            return self._state.report(self._state.here())
         except Exception as error:
-            fault("statistics", error)
+            _diagnostics.fault("statistics", error)
             return {}
 
     def close(self) -> None:
         """
-        Write the last statistics; the exit of the process does it for those that nobody closed.
+        Write the last statistics; the exit of the process does it for workers that are not closed.
 
         Orders may still come: they begin a new window, which the exit writes.
         """
-        self._core.close()
+        self._state.close()

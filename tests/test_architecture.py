@@ -12,9 +12,70 @@ ROOT = Path(__file__).parent.parent
 # import its own folder; every other arrow is written down here, private modules included.
 _NOUNS = r"collector\.(model|errors|stats)"
 _OTLP = r"collector\.otlp"
+_GROUND = r"telemetry\.(attributes|errors|_version|_values|_diagnostics|_native|_attribute_loops|_otel_context)"
+_STATE = r"telemetry\._config\.(state|configure)"
+"""What runs: `configure.pipeline()` gives it."""
+_BELOW = r"telemetry\._(context|export|fast|logs|redaction|sdk|spool)\..*"
+_HIGH = rf"{_GROUND}|{_STATE}|telemetry\._events|telemetry\._(context|logs|traces)\..*"
 TABLE = [
-    (r"telemetry\.attributes", r"$^"),
-    (r"telemetry(\..*)?", r"telemetry(\..*)?"),
+    (r"telemetry\.(attributes|_attributes\..*)", r"telemetry\._attributes\..*"),
+    (r"telemetry\.(errors|_version|_native)", r"$^"),
+    (r"telemetry\.(_otel_context|_attribute_loops)", r"telemetry\._native"),
+    (
+        r"telemetry\.(_values|_diagnostics)",
+        r"telemetry\.(_native|_attribute_loops|_values|_diagnostics)",
+    ),
+    (r"telemetry\._redaction\..*", _GROUND),
+    (r"telemetry\._context\..*", rf"{_GROUND}|telemetry\._redaction\..*"),
+    (r"telemetry\._export\.health", rf"{_GROUND}|{_STATE}|telemetry\._export\..*"),
+    (r"telemetry\._export\..*", rf"{_GROUND}|telemetry\._redaction\..*"),
+    (r"telemetry\._spool\..*", rf"{_GROUND}|telemetry\._export\..*"),
+    (
+        r"telemetry\._logs\.(structlog|logger)",  # `logger` names a type of the fast path
+        rf"{_GROUND}|{_STATE}|telemetry\.(_context|_redaction|_logs|_fast)\..*",
+    ),
+    (r"telemetry\._logs\..*", rf"{_GROUND}|telemetry\.(_context|_redaction)\..*"),
+    (r"telemetry\._traces\..*", rf"{_GROUND}|telemetry\.(_context|_redaction|_logs)\..*"),
+    (
+        r"telemetry\._events",
+        rf"{_GROUND}|{_STATE}|telemetry\.(_context|_logs|_traces)\..*|telemetry\._export\.(drop_reasons|health)",
+    ),
+    (
+        r"telemetry\._sdk\..*",
+        rf"{_GROUND}|telemetry\.(_context|_export|_redaction|_traces)\..*|telemetry\._logs\.root",
+    ),
+    (
+        r"telemetry\._fast\..*",
+        rf"{_GROUND}|telemetry\.(_sdk|_context|_export|_traces)\..*|telemetry\._logs\.(record|root)",
+    ),
+    (
+        r"telemetry\._config\.(configure|distro)",
+        rf"{_GROUND}|{_BELOW}|telemetry\._cli\.snapshot|telemetry\.instrumentation\.(celery|fastapi)",
+    ),
+    (r"telemetry\._config\..*", rf"{_GROUND}|{_BELOW}"),
+    (r"telemetry\._(batch|llm)\..*", rf"{_GROUND}|telemetry\.(_context|_logs|_traces)\..*"),
+    (
+        r"telemetry\._ml\..*",
+        rf"{_GROUND}|telemetry\._events|telemetry\.(_context|_traces)\..*|telemetry\._redaction\.pseudonyms",
+    ),
+    (
+        r"telemetry\._workers\..*",
+        rf"{_GROUND}|{_STATE}|telemetry\._events|telemetry\.(_context|_logs|_traces)\..*",
+    ),
+    (
+        r"telemetry\.instrumentation\._asgi\..*",
+        rf"{_HIGH}|telemetry\._config\.settings|telemetry\.instrumentation\._asgi\..*",
+    ),
+    (
+        r"telemetry\.instrumentation\._celery\..*",
+        rf"{_HIGH}|telemetry\._config\.settings|telemetry\.instrumentation\._celery\..*",
+    ),
+    (
+        r"telemetry\.instrumentation\.\w+",
+        rf"{_HIGH}|telemetry\._config\.settings|telemetry\.instrumentation\.(asgi|_\w+\..*)",
+    ),
+    (r"telemetry\._cli\..*|telemetry(\.([a-z]\w*|__main__))?", r"telemetry(\..*)?"),
+    (r"telemetry\._\w+", r"$^"),
     (r"collector\.(model|errors|components|stats)", r"$^"),
     (r"collector\.otlp\..*|collector\.otlp", r"collector\.(model|errors)"),
     (r"collector\.http\..*", r"collector\.(model|errors)"),
@@ -129,6 +190,75 @@ def test_a_module_imports_only_what_its_row_allows(module, path):
     assert strangers == []
 
 
+CIRCLES = [
+    # `configure` is below and above what it builds, until what runs is kept in `_config/state.py`
+    {
+        "telemetry._cli.snapshot",
+        "telemetry._config.configure",
+        "telemetry._config.pipeline",
+        "telemetry._export.health",
+    },
+    # the noun and its repetition, until `retry()` leaves the stores
+    {"collector.stores.base", "collector.stores.dead_letters"},
+]
+"""Circles that are still there; the list only becomes shorter."""
+
+
+def circles(edges):
+    """The groups of modules that import each other, over any number of steps."""
+    reached = {}
+    for start in edges:
+        found, waiting = set(), [start]
+        while waiting:
+            for name in edges[waiting.pop()] - found:
+                found.add(name)
+                waiting.append(name)
+        reached[start] = found
+    groups = []
+    for name, found in reached.items():
+        group = {other for other in found if name in reached[other]}
+        if len(group) > 1 and group not in groups:
+            groups.append(group)
+    return groups
+
+
+def test_no_modules_import_each_other():
+    """No circles but those that are listed; imports inside functions and for types count."""
+    names = {name for name, _ in MODULES}
+    edges = {name: (set(imports(path)) & names) - {name} for name, path in MODULES}
+    assert [group for group in circles(edges) if group not in CIRCLES] == []
+    assert [group for group in CIRCLES if group not in circles(edges)] == []
+
+
+def test_a_circle_is_found_over_any_number_of_steps():
+    """The search finds two groups that only touch, and nothing in a chain."""
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}, "f": {"a"}}
+    assert circles(edges) == [{"a", "b", "c"}, {"d", "e"}]
+
+
+SDK = re.compile(r"opentelemetry\.sdk(\.|$)")
+WITH_SDK = r"telemetry\.(_sdk|_fast)\..*|telemetry\._config\.pipeline|telemetry\.testing"
+STILL_WITH_SDK = {
+    "telemetry._context.request",  # for types only
+    "telemetry._export.otlp_encoder",
+    "telemetry._export.record_redactor",
+    "telemetry._traces.guarded_span",
+}
+"""Modules that name the SDK and should not; the list only becomes shorter."""
+
+
+def test_the_sdk_is_known_in_few_places():
+    """`opentelemetry.sdk` is imported by `_sdk`, `_fast`, the pipeline and the test kit only."""
+    named = {
+        module
+        for module, path in MODULES
+        if module.startswith("telemetry")
+        and not re.fullmatch(WITH_SDK, module)
+        and any(SDK.match(name) for name in imports(path))
+    }
+    assert named == STILL_WITH_SDK
+
+
 @each_module
 def test_protobuf_is_known_in_one_place(module, path):
     """The *_pb2 modules are imported by collector.otlp only."""
@@ -147,11 +277,28 @@ def test_telemetry_imports_optional_packages_only_inside_functions(module, path)
     assert at_import & LAZY == set()
 
 
+OUTGROWN = {
+    "collector.config.decode": (500, 343),
+    "collector.processors.redaction": (500, 355),
+    "collector.sending_queue.sender": (500, 374),
+    "collector.wal.segments": (500, 358),
+    "collector.wal.storage": (500, 428),
+    "telemetry._config.pipeline": (500, 326),
+    "telemetry._config.settings": (571, 300),
+    "telemetry._export.queue": (670, 592),
+}
+"""Module -> lines that it, and its longest class, may have until it is split."""
+
+
 @each_module
 def test_no_module_outgrows_its_budget(module, path):
-    """300 lines are normal, 500 want a reason, none reaches 1,000."""
-    lines = len(path.read_text().splitlines())
-    assert lines < (80 if module == "telemetry" else 1000)
+    """300 lines are normal and 500 the end, for a class 300; what is longer is listed, and shrinks."""
+    text = path.read_text()
+    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    longest = max((each.end_lineno - each.lineno + 1 for each in classes), default=0)
+    most, most_in_class = OUTGROWN.get(module, (80 if module == "telemetry" else 500, 300))
+    assert len(text.splitlines()) <= most
+    assert longest <= most_in_class
 
 
 def test_package_roots_hold_no_logic():

@@ -3,10 +3,10 @@ Trying one item until it has an outcome.
 
 Each attempt is a task of its own that catches everything, SystemExit and KeyboardInterrupt
 included. Its worker waits for a future that is settled by the attempt's end, by a timer, or by the
-decision that nobody waits any longer. So a handler that swallows its cancellation, or blocks a
+decision to wait no longer. So a handler that swallows its cancellation, or blocks a
 thread for ever, costs its item and not the run. Timers exist only where there is a limit.
 
-A function runs in a thread, which nobody can cancel: it is asked (`ctx.cancelled`). If it never
+A function runs in a thread, which cannot be cancelled: it is asked (`ctx.cancelled`). If it never
 looked and returns late, its result counts, because it was paid for. While it still runs, the item
 is not tried again, because it would be paid for twice.
 """
@@ -44,7 +44,7 @@ STUCK_THREADS: Final = 64
 
 ENDED: Final = "ended"
 ABANDONED: Final = "abandoned"
-"""Why nobody waits for an attempt any longer."""
+"""Why an attempt is waited for no longer."""
 
 _spending = threading.Lock()
 _abandoned: list[Any] = []
@@ -62,7 +62,7 @@ class Running:
     Args:
         context: what its handler knows.
         enter: makes its item current.
-        over: settled at its end, or when nobody waits for it any longer.
+        over: settled at its end, or when it is waited for no longer.
         in_thread: whether the handler is a plain function.
         began: when, in monotonic seconds.
     """
@@ -109,12 +109,12 @@ class Running:
         if self.in_thread or self.task is None:
             return
         self.task.cancel()
-        if not self.started:  # and so it never will: nobody else says that it is over
+        if not self.started:  # and so it never will, nor say that it is over
             self.value = asyncio.CancelledError()
             self.settle(ENDED)
 
     def settle(self, why: str) -> None:
-        """Wake up whoever waits for the attempt."""
+        """Wake up its worker."""
         if not self.over.done():
             self.over.set_result(why)
 
@@ -129,7 +129,7 @@ class Attempts:
         limiter: lets attempts start.
         halt: set when nothing shall be tried again.
         total: the cost of the run.
-        attempted: told about each attempt's end, with its error type.
+        attempted: called at each attempt's end, with its error type.
         over_budget: called, from any thread, when the cost limit is reached.
         interrupted: called when a handler raised KeyboardInterrupt.
     """
@@ -178,7 +178,7 @@ class Attempts:
             running.settle(ABANDONED)
 
     def sweep(self) -> None:
-        """Settle attempts that somebody else has cancelled before they began."""
+        """Settle attempts that other code has cancelled before they began."""
         for running in list(self.running.values()):
             if running.task is not None and running.task.done() and not running.over.done():
                 running.value = asyncio.CancelledError()
@@ -295,7 +295,7 @@ class Attempts:
         context = running.context
 
         def call() -> Any:
-            if context.cancelled:  # it waited for a thread, and nobody waits for it any more
+            if context.cancelled:  # it waited for a thread, and is not waited for any more
                 raise asyncio.CancelledError
             return self._plan.handler(item, context)
 
@@ -335,7 +335,7 @@ def describe(error: BaseException) -> tuple[str, str]:
 
 
 def tame(error: BaseException) -> BaseException:
-    """The error, or a stand-in when telling about it would do harm."""
+    """The error, or a stand-in when its text would do harm."""
     try:
         str(error)
         repr(error)

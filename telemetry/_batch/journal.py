@@ -21,13 +21,16 @@ import hashlib
 import json
 import math
 import os
+import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from telemetry import _diagnostics, _values
 from telemetry._batch import progress
+from telemetry._batch.plan import Plan
 from telemetry._batch.types import SUCCESS, TERMINAL, JournalInUse, JournalUnusable, Outcome
 
 SCHEMA: Final = 1
@@ -59,7 +62,7 @@ _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_known)
 
 
 def encoded(fields: dict[str, Any]) -> bytes:
-    """A line whose `result` may be anything: what is no JSON is told as far as it can be, marked."""
+    """A line whose `result` may be anything: what is no JSON is kept as far as it can be, marked."""
     try:
         return encode(fields)
     except Exception:
@@ -67,7 +70,7 @@ def encoded(fields: dict[str, Any]) -> bytes:
 
 
 def _lossy(result: Any) -> Any:
-    """A result that is no JSON, as far as it can be told."""
+    """A result that is no JSON, as far as it can be kept."""
     return _plain(_values.clean(result))
 
 
@@ -107,8 +110,8 @@ def item_line(run_id: str, outcome: Outcome, fingerprint: str, *, keyed: bool) -
     """
     An outcome as a line.
 
-    Put together by hand: all but the result is known, and the next item waits for this line.
-    A result that is no JSON is kept as far as it can be told, marked with `result_lossy`.
+    Not by the JSON encoder: all but the result is known, and the next item waits for this line.
+    A result that is no JSON is kept as far as it can be, marked with `result_lossy`.
     Fingerprints are digests, which need no quoting.
     """
     word, cost, result = outcome.outcome, outcome.cost, outcome.result
@@ -264,7 +267,7 @@ class Journal:
         except ProcessLookupError:
             return f"pid {pid} has ended, but a child process of it still holds the file"
         except OSError:
-            pass  # it runs, as somebody else
+            pass  # it runs, as another user
         return f"pid {pid}"
 
     def _load(self) -> int:
@@ -328,3 +331,33 @@ def _parsed(raw: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
+
+
+def opened(plan: Plan, run_id: str, stack: contextlib.ExitStack) -> Journal | None:
+    """The journal of a run, which begins in it here; None without one. Raises BatchError."""
+    if plan.journal is None:
+        return None
+    journal = Journal(plan.journal, plan.fsync)
+    stack.callback(journal.close)
+    if plan.resume is False and len(journal):
+        message = (
+            f"{plan.journal}: the journal holds {len(journal)} finished items; "
+            "remove it to start anew, or choose what to resume"
+        )
+        raise JournalUnusable(message)
+    line = {
+        "type": "run",
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "operation": plan.name,
+        "attempt": journal.runs + 1,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "timestamp": progress.timestamp(time.time()),
+    }
+    try:
+        journal.append(Line(encode(line)))
+    except OSError as error:
+        message = f"{plan.journal}: the journal cannot be written ({error.strerror}); free its disk"
+        raise JournalUnusable(message) from error
+    return journal

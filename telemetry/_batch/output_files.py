@@ -29,7 +29,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from telemetry import _diagnostics, _values
-from telemetry._batch.types import Logs
+from telemetry._batch import progress
+from telemetry._batch.plan import Plan
+from telemetry._batch.results import Results
+from telemetry._batch.types import BatchError, Logs
 from telemetry._logs import format as formats
 from telemetry._logs import record as records
 from telemetry.attributes import BATCH_ITEM_DURATION_S, BATCH_PROGRESS, EXECUTION_TIME_MS
@@ -95,7 +98,7 @@ class Outputs(logging.Handler):
         asked = os.environ.get("LOG_LEVEL", "").strip().upper()
         known = logging.getLevelNamesMapping().get(asked)
         if known is None and root.level == logging.WARNING and not root.handlers:
-            known = logging.INFO  # a root logger that nobody configured
+            known = logging.INFO  # a root logger that is not configured
         if known is not None and known != root.level:
             self._level = (root.level, known)
             root.setLevel(known)
@@ -237,3 +240,32 @@ def _compress(path: Path) -> None:
         os.fsync(raw.fileno())
     temporary.replace(packed)
     path.unlink()
+
+
+def opened(plan: Plan, stack: contextlib.ExitStack) -> Outputs | None:
+    """The log files that a run asks for; raises BatchError."""
+    if plan.logs is None:
+        return None
+    try:
+        return stack.enter_context(Outputs(plan.logs))
+    except OSError as error:
+        message = f"{plan.logs.folder}: logs cannot be written there ({error.strerror}); choose another folder"
+        raise BatchError(message) from error
+
+
+def results_of(plan: Plan) -> Results:
+    """Where its results go; raises BatchError."""
+    try:
+        return Results(plan.results)
+    except OSError as error:
+        message = f"{plan.results}: results cannot be written there ({error.strerror}); choose another path"
+        raise BatchError(message) from error
+
+
+def progress_file(plan: Plan) -> progress.ProgressFile | None:
+    """The file that was asked for, else the one in the folder of the logs."""
+    if plan.logs is None:
+        return None if plan.progress_file is None else progress.ProgressFile(plan.progress_file)
+    folder = Outputs.progress_folder(plan.logs)
+    path = plan.progress_file or folder / f"{plan.name}.json"
+    return progress.ProgressFile(path, copy=folder / "batch-status.json")

@@ -1,4 +1,4 @@
-"""What a BackgroundProcessor was told, checked, as its runs read it."""
+"""The arguments of a BackgroundProcessor, checked, as its runs read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 """
-How far a run is: the progress file for watchers, and a bar or lines for whoever sits in front.
+How far a run is: the progress file for watchers, and a bar or lines for the terminal.
 
 The file is one JSON object, replaced as a whole (temporary file, fsync, rename), so that a reader
 never sees half of one. It is rewritten at least once a second while the run lives: an old heartbeat
@@ -109,7 +109,7 @@ def alive(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        return True  # it runs, as somebody else
+        return True  # it runs, as another user
     return True
 
 
@@ -185,7 +185,7 @@ class Display:
                     completed=progress["processed"],
                     total=progress["total"],
                     description=progress["operation"],
-                    told=line(progress).partition(": ")[2],
+                    text=line(progress).partition(": ")[2],
                 )
                 self._bar.refresh()
         if now >= self._next or progress["state"] != self._state:
@@ -212,13 +212,13 @@ class Display:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[told]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
             console=Console(stderr=True),
             auto_refresh=False,
             transient=True,
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
-        self._task = self._bar.add_task("", total=None, told="")
+        self._task = self._bar.add_task("", total=None, text="")
         self._bar.start()
 
 

@@ -52,7 +52,7 @@ class Limiter:
 
     @property
     def free(self) -> bool:
-        """Whether items may start as they come: there is no pace, and nobody asked for a pause."""
+        """Whether items may start as they come: there is no pace, and no pause was asked for."""
         return not self._interval and not self._not_before and not self._halt.is_set()
 
     async def acquire(self) -> bool:

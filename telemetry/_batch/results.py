@@ -2,7 +2,7 @@
 The accounts of a run: what came of the items, what it cost, and what to say about it.
 
 Every item of the input is in exactly one column: an outcome, or not started. `verdict` is the one
-place where the end of a run becomes a word and an exit code.
+place where the end of a run becomes a verdict and an exit code.
 """
 
 import json
@@ -39,7 +39,7 @@ ERROR_KINDS: Final = 1000
 ERROR_TEXT: Final = 500
 
 
-class Ledger:
+class Totals:
     """
     Counts.
 
@@ -192,7 +192,7 @@ class Ledger:
             interrupted=tuple(self._interrupted),
             unrecorded=tuple(str(line.key) for line in self.unrecorded),
             errors={
-                kind: {**told, "keys": tuple(told["keys"])} for kind, told in self._errors.items()
+                kind: {**seen, "keys": tuple(seen["keys"])} for kind, seen in self._errors.items()
             },
             cost=self.cost,
             duration_s=time.monotonic() - self._began,
@@ -206,10 +206,10 @@ class Ledger:
         kind = outcome.error_type or "_OTHER"
         if kind not in self._errors and len(self._errors) >= ERROR_KINDS:
             kind = "_OTHER"
-        told = self._errors.setdefault(kind, {"count": 0, "keys": []})
-        told["count"] += 1
-        if len(told["keys"]) < LAST_ERRORS:
-            told["keys"].append(outcome.key)
+        seen = self._errors.setdefault(kind, {"count": 0, "keys": []})
+        seen["count"] += 1
+        if len(seen["keys"]) < LAST_ERRORS:
+            seen["keys"].append(outcome.key)
         self._last_errors.append(
             {
                 "key": outcome.key if self._plan.show_items else None,

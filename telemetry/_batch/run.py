@@ -1,39 +1,35 @@
 """
 One run of a batch, from opening the journal to the report.
 
-A fixed number of workers pull items from the source, so there is no queue to bound. An outcome is
-in the journal before it is counted or shown. A ticker tells how far the run is, once a second.
-
-What the next item waits for is the journal and nothing else: items that went well are counted, told
-and written to the results a moment later, when the workers have begun their next ones. Where items
-have spans, workers whose items ended together begin their next ones in turns (`Turns`).
+A fixed number of workers pull items from the source, so there is no queue to bound. What becomes of
+an outcome is in `recorder`. A ticker reports how far the run is, once a second. Where items have
+spans, workers whose items ended together begin their next ones one after the other (`stagger`).
 
 A run stops in steps. Halt: nothing new starts, no item is tried again, what runs is finished.
-Cancel: what runs is asked to end. After the clean-up time nobody waits for it any longer.
+Cancel: what runs is asked to end. After the clean-up time it is left behind.
 """
 
 import asyncio
 import contextlib
 import functools
-import os
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from telemetry import _diagnostics, _values
+from telemetry._batch import journal as journals
+from telemetry._batch import output_files, stop_signals
 from telemetry._batch import progress as _progress
-from telemetry._batch import stop_signals
 from telemetry._batch.attempt import Attempts, describe, tame
-from telemetry._batch.journal import SCHEMA, Journal, Line, digest, encode, item_line
-from telemetry._batch.output_files import Outputs
+from telemetry._batch.journal import digest
 from telemetry._batch.plan import Plan
 from telemetry._batch.rate_limit import Limiter, paused
-from telemetry._batch.results import Ledger, Results
+from telemetry._batch.recorder import Recorder
+from telemetry._batch.results import Totals
 from telemetry._batch.source import Entry, Source
-from telemetry._batch.stagger import Turns
-from telemetry._batch.telemetry import Item, Observer
+from telemetry._batch.stagger import Stagger
+from telemetry._batch.telemetry import Observer
 from telemetry._batch.threads import Threads
 from telemetry._batch.throughput import Throughput
 from telemetry._batch.types import (
@@ -42,9 +38,7 @@ from telemetry._batch.types import (
     SKIP,
     SUCCESS,
     TIMEOUT,
-    BatchError,
     Cost,
-    JournalUnusable,
     Outcome,
     Report,
 )
@@ -88,9 +82,7 @@ class Run:
         self._stopped_by: str | None = None
         self._signal: int | None = None
         self._attempts: Attempts | None = None
-        self._settled: list[tuple[Item, Outcome, int]] = []
-        self._settled_at = 0.0
-        self._turns = Turns()
+        self._stagger = Stagger()
         self._io = Threads(1, f"batch {plan.name} files")
         self._source = Source(items, plan.key, plan.duplicates, total, self._halt)
 
@@ -99,19 +91,31 @@ class Run:
         plan = self._plan
         with contextlib.ExitStack() as stack:
             stack.callback(self._io.close)
-            self._journal = self._open_journal(stack)
+            self._journal = journals.opened(plan, self.run_id, stack)
             attempt = 1 if self._journal is None else self._journal.runs + 1
-            outputs = _opened(plan, stack)
+            outputs = output_files.opened(plan, stack)
             log_event = None if outputs is None else outputs.event
             log_line = None if outputs is None else outputs.progress
-            self._results = _results(plan)
+            self._results = output_files.results_of(plan)
             stack.callback(self._results.close)
-            self._ledger = Ledger(plan, self.run_id, attempt)
-            self._file = _progress_file(plan)
+            self._totals = Totals(plan, self.run_id, attempt)
+            self._file = output_files.progress_file(plan)
             self._display = _progress.Display(plan.display, log_line)
             self._observer = Observer(plan.name, self.run_id, attempt, plan.spans, log_event)
             stack.enter_context(self._observer.run())
             stack.callback(self._observer.close)
+            self._recorder = Recorder(
+                plan,
+                self.run_id,
+                journal=self._journal,
+                totals=self._totals,
+                observer=self._observer,
+                results=self._results,
+                source=self._source,
+                files=self._io,
+                deliver=self._deliver,
+                stop=functools.partial(self.stop, step=HALT),
+            )
             rate = plan.rate
             interval, burst = (0.0, 1) if rate is None else (rate.per / rate.count, rate.burst)
             self._limiter = Limiter(interval, burst, self._halt)
@@ -120,7 +124,7 @@ class Run:
                 self.run_id,
                 limiter=self._limiter,
                 halt=self._halt,
-                total=self._ledger.cost,
+                total=self._totals.cost,
                 attempted=self._observer.attempted,
                 over_budget=functools.partial(self.request_stop, "cost", HALT),
                 interrupted=self._interrupted,
@@ -159,43 +163,12 @@ class Run:
             self.stop("signal", CANCEL, 2)
         return not self._caught
 
-    def _open_journal(self, stack: contextlib.ExitStack) -> Journal | None:
-        plan = self._plan
-        if plan.journal is None:
-            return None
-        journal = Journal(plan.journal, plan.fsync)
-        stack.callback(journal.close)
-        if plan.resume is False and len(journal):
-            message = (
-                f"{plan.journal}: the journal holds {len(journal)} finished items; "
-                "remove it to start anew, or choose what to resume"
-            )
-            raise JournalUnusable(message)
-        line = {
-            "type": "run",
-            "schema": SCHEMA,
-            "run_id": self.run_id,
-            "operation": plan.name,
-            "attempt": journal.runs + 1,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "timestamp": _progress.timestamp(time.time()),
-        }
-        try:
-            journal.append(Line(encode(line)))
-        except OSError as error:
-            message = (
-                f"{plan.journal}: the journal cannot be written ({error.strerror}); free its disk"
-            )
-            raise JournalUnusable(message) from error
-        return journal
-
     async def _work(self, attempts: Attempts) -> Report:
         plan = self._plan
         if self._file is not None:
             self._io.submit(functools.partial(self._file.write, self._snapshot()))
         self._observer.started(self._source.total)
-        self._ledger.begin()
+        self._totals.begin()
         if not self._halt.is_set():
             self._state = "running"
         progress = self._snapshot()
@@ -220,12 +193,9 @@ class Run:
 
     def _finish(self, attempts: Attempts) -> Report:
         """Write the last state everywhere: the journal first, it is the truth."""
-        self._catch_up()
-        for line in list(self._ledger.unrecorded):
-            with contextlib.suppress(OSError):
-                self._append(line)
-                self._ledger.unrecorded.remove(line)
-        report = self._ledger.report(
+        self._recorder.catch_up()
+        self._recorder.retry_unrecorded()
+        report = self._totals.report(
             total=self._source.total,
             exhausted=self._source.exhausted,
             untaken=self._source.untaken(100),
@@ -233,14 +203,7 @@ class Run:
             signal=self._signal,
             abandoned=attempts.abandoned,
         )
-        try:
-            end = {"type": "end", "run_id": self.run_id, "result": report.result}
-            self._append(Line(encode(end)))
-            if self._journal is not None:
-                self._journal.sync()
-        except OSError as error:
-            text = f"{self._plan.journal}: the end is not on disk ({error.strerror})"
-            _diagnostics.say("journal", text, level="error", always=True)
+        self._recorder.close(report.result)
         self._state = "finished"
         progress = self._snapshot(report.result)
         if self._file is not None:
@@ -253,14 +216,14 @@ class Run:
         return report
 
     def _snapshot(self, result: str | None = None) -> dict[str, Any]:
-        self._catch_up()
+        self._recorder.catch_up()
         now = time.monotonic()
         running = [] if self._attempts is None else self._attempts.running.values()
         ages = [now - attempt.began for attempt in running]
-        return self._ledger.snapshot(self._state, result, self._source.total, ages)
+        return self._totals.snapshot(self._state, result, self._source.total, ages)
 
     async def _tick(self) -> None:
-        """Once a second, and at each change of state: tell everybody."""
+        """Once a second, and at each change of state: show it everywhere."""
         event_due = time.monotonic() + EVENT_EVERY_S
         while True:
             await paused(TICK_S, self._wake)
@@ -281,7 +244,7 @@ class Run:
                 if self._file is not None:
                     await self._io.submit(functools.partial(self._file.write, progress))
                 if self._plan.fsync == "interval":
-                    await self._sync()
+                    await self._recorder.sync()
             except Exception as error:
                 _diagnostics.say("batch ticker", f"progress: {_values.text(error)}", level="error")
 
@@ -291,7 +254,7 @@ class Run:
             entry = await source.take() if source.waits else source.take_now()
             if entry is not None:
                 if await self._entry(entry, attempts) and self._observer.live:
-                    await self._turns.mine()
+                    await self._stagger.wait()
                 continue
             if source.error is not None and self._stopped_by is None:
                 text = f"the items cannot be read on: {describe(tame(source.error))[1]}"
@@ -312,28 +275,17 @@ class Run:
                 item=entry.item,
             )
             self._observer.refused(outcome)
-            await self._settle(outcome)
+            await self._recorder.settle(outcome)
             return False
-        fingerprint, problem = self._fingerprint(entry)
+        fingerprint, problem = _fingerprint(self._plan.fingerprint, entry)
         if problem is None and self._is_done(entry.key, fingerprint):
             await self._resume(entry)
         elif problem is not None or self._limiter.free or await self._limiter.acquire():
             await self._work_on(entry, attempts, fingerprint, problem)
             return True
         else:
-            self._ledger.unstarted.append(entry.key)
+            self._totals.unstarted.append(entry.key)
         return False
-
-    def _fingerprint(self, entry: Entry) -> tuple[str, BaseException | None]:
-        given = self._plan.fingerprint
-        if entry.problem is not None:
-            return "", tame(entry.problem)
-        if isinstance(given, str):
-            return given, None  # the same for all items
-        try:
-            return digest(given(entry.item)), None
-        except BaseException as error:
-            return "", tame(error)
 
     def _is_done(self, key: str, fingerprint: str) -> bool:
         resume = self._plan.resume
@@ -357,17 +309,17 @@ class Run:
             item=entry.item,
         )
         self._observer.resumed()
-        await self._settle(outcome)
-        if self._ledger.counts[RESUMED] % BREATH == 0:
+        await self._recorder.settle(outcome)
+        if self._totals.counts[RESUMED] % BREATH == 0:
             await asyncio.sleep(0)
 
     async def _work_on(
         self, entry: Entry, attempts: Attempts, fingerprint: str, problem: BaseException | None
     ) -> None:
-        ledger = self._ledger
-        ledger.current = entry.key
-        if ledger.throughput is None:
-            ledger.throughput = Throughput(time.monotonic())
+        totals = self._totals
+        totals.current = entry.key
+        if totals.throughput is None:
+            totals.throughput = Throughput(time.monotonic())
         item = self._observer.item(entry.key)
         try:
             started, began, cost = time.time(), time.monotonic(), Cost()
@@ -391,103 +343,20 @@ class Run:
                 cost=cost,
                 item=entry.item,
             )
-            if self._journal is not None:
-                keyed = entry.problem is None
-                line = item_line(self.run_id, outcome, fingerprint, keyed=keyed)
-                self._record(self._journal, line)
-                if self._plan.fsync == "each":
-                    await self._sync()
+            await self._recorder.record(outcome, fingerprint, keyed=entry.problem is None)
         except BaseException:  # a bug of ours, or the loop is torn down
             self._observer.lost(item)
             raise
-        if error is None and self._deliver is None:
-            if not self._settled:
-                # What ended in this turn of the loop is followed in the next, and told after that.
-                self._loop.call_soon(self._loop.call_soon, self._catch_up)
-            self._settled.append((item, outcome, time.time_ns()))
-            self._settled_at = now
-            return
-        self._catch_up()
-        self._observer.ended(((item, outcome, None),), error)
-        ledger.completed(now, outcome)
-        await self._settle(outcome)
-
-    def _catch_up(self) -> None:
-        """Count and tell what was put off."""
-        if not self._settled:
-            return
-        settled, self._settled = self._settled, []
-        self._observer.ended(settled, None)
-        outcomes = [outcome for _, outcome, _ in settled]
-        self._ledger.completed(self._settled_at, *outcomes)
-        for outcome in outcomes:
-            self._count(outcome)
-
-    async def _settle(self, outcome: Outcome) -> None:
-        """Count an outcome and hand it over."""
-        self._count(outcome)
-        if self._deliver is not None:
-            await self._deliver(outcome)
-
-    def _count(self, outcome: Outcome) -> None:
-        ledger = self._ledger
-        ledger.count(outcome)
-        if self._results.wanted:
-            self._results.add(outcome)
-        if ledger.limited and (broken := ledger.broken_limit(self._source)) is not None:
-            self.stop(broken, HALT)
-
-    def _record(self, journal: Journal, line: Line) -> None:
-        """Journal an outcome; without a journal that takes it the run cannot go on."""
-        try:
-            journal.append(line)
-        except OSError as error:
-            self._ledger.unrecorded.append(line)
-            self._journal_failed(error)
-            return
-        if journal.full is not None:
-            self._journal_failed(journal.full)
-
-    def _append(self, line: Line) -> None:
-        if self._journal is not None:
-            self._journal.append(line)
-
-    async def _sync(self) -> None:
-        if self._journal is not None:
-            synced, error = await self._io.submit(self._journal.sync)
-            if not synced:
-                self._journal_failed(error)
-
-    def _journal_failed(self, error: BaseException) -> None:
-        text = (
-            f"{self._plan.journal}: the journal cannot be written ({_values.text(error)}); stopping"
-        )
-        _diagnostics.say("journal", text, level="error")
-        self.stop("journal", HALT)
+        await self._recorder.ended(item, outcome, error, now)
 
 
-def _opened(plan: Plan, stack: contextlib.ExitStack) -> Outputs | None:
-    if plan.logs is None:
-        return None
+def _fingerprint(given: Any, entry: Entry) -> tuple[str, BaseException | None]:
+    """What the result of an item depends on, as a short text, or why there is none."""
+    if entry.problem is not None:
+        return "", tame(entry.problem)
+    if isinstance(given, str):
+        return given, None  # the same for all items
     try:
-        return stack.enter_context(Outputs(plan.logs))
-    except OSError as error:
-        message = f"{plan.logs.folder}: logs cannot be written there ({error.strerror}); choose another folder"
-        raise BatchError(message) from error
-
-
-def _results(plan: Plan) -> Results:
-    try:
-        return Results(plan.results)
-    except OSError as error:
-        message = f"{plan.results}: results cannot be written there ({error.strerror}); choose another path"
-        raise BatchError(message) from error
-
-
-def _progress_file(plan: Plan) -> _progress.ProgressFile | None:
-    """The file that was asked for, else the one in the folder of the logs."""
-    if plan.logs is None:
-        return None if plan.progress_file is None else _progress.ProgressFile(plan.progress_file)
-    folder = Outputs.progress_folder(plan.logs)
-    path = plan.progress_file or folder / f"{plan.name}.json"
-    return _progress.ProgressFile(path, copy=folder / "batch-status.json")
+        return digest(given(entry.item)), None
+    except BaseException as error:
+        return "", tame(error)

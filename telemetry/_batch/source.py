@@ -89,13 +89,13 @@ class Source:
 
     @property
     def total(self) -> int | None:
-        """How many items there are; None while nobody knows."""
+        """How many items there are; None while that is not known."""
         if self.exhausted:
             return self.taken
         return None if self._hint is None else max(self._hint, self.taken)
 
     def untaken(self, limit: int) -> list[str]:
-        """Keys of items that nobody took, as far as they are known."""
+        """Keys of items that were not taken, as far as they are known."""
         return self._keys[self.taken : self.taken + limit]
 
     @property

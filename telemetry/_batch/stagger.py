@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 
 
-class Turns:
+class Stagger:
     """Lets one worker through in each turn of the loop."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._taken = False
 
-    async def mine(self) -> None:
+    async def wait(self) -> None:
         """Wait for a turn."""
         if self._taken:
             coming = self._loop.create_future()

@@ -38,13 +38,13 @@ def number(name: str) -> int:
 @contextlib.contextmanager
 def caught(names: tuple[str, ...], listener: _Listener) -> Iterator[bool]:
     """
-    Tell `listener(signal, step)` about signals, from the signal handler, for the length of a block.
+    Call `listener(signal, step)` on signals, from the signal handler, for the length of a block.
 
     Yields whether signals are caught at all: Python allows that in the main thread only.
 
     Args:
         names: of signals.
-        listener: must only hand the news on; called with step 1 and step 2.
+        listener: must only pass it on; called with step 1 and step 2.
     """
     if not names or threading.current_thread() is not threading.main_thread():
         yield False

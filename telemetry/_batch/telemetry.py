@@ -1,5 +1,5 @@
 """
-What a run tells OpenTelemetry: one root span, a span per item, events while it runs, metrics.
+What a run reports to OpenTelemetry: one root span, a span per item, events while it runs, metrics.
 
 `batch.progress` and `batch.run.finished` are OTel events, not log lines, so that no log level drops
 them: a long run is seen in the store before its span ends. Each failed item is one error record
@@ -7,9 +7,9 @@ with its traceback. The run id is the correlation id of everything below, unless
 part of something that has one. Every method is guarded: telemetry never hurts the run.
 
 Item spans are children of the run's span, or (`link`) traces of their own that link to it, for runs
-whose single trace nobody could look at.
+whose single trace would be too large to look at.
 
-Telling about an item costs more than all else that is done for it. So what went well is told a
+Recording an item costs more than all else that is done for it. So what went well is recorded a
 moment later, when the workers have begun their next items; its times are those of its end.
 
 What is current while an item is worked on is set by the item's own task (`Item.enter`), whose
@@ -35,48 +35,11 @@ from opentelemetry.context import Context, attach
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from telemetry import _diagnostics, _otel_context, _values
+from telemetry import attributes as names
 from telemetry._batch.types import FAILURE, RESUMED, TIMEOUT, Outcome, Report
 from telemetry._context import scope
 from telemetry._logs.logger import get_logger
 from telemetry._logs.record import EVENT_NAME
-from telemetry.attributes import (
-    BATCH_COST,
-    BATCH_COUNTS,
-    BATCH_ELAPSED,
-    BATCH_ETA,
-    BATCH_ITEM_ACTIVE,
-    BATCH_ITEM_ATTEMPT_COUNT,
-    BATCH_ITEM_ATTEMPTS,
-    BATCH_ITEM_COST,
-    BATCH_ITEM_DURATION,
-    BATCH_ITEM_DURATION_S,
-    BATCH_ITEM_EXCEPTION,
-    BATCH_ITEM_KEY,
-    BATCH_ITEM_OUTCOME,
-    BATCH_ITEM_REMAINING,
-    BATCH_ITEMS,
-    BATCH_NAME,
-    BATCH_PERCENTAGE,
-    BATCH_PROCESSED,
-    BATCH_PROGRESS,
-    BATCH_RATE,
-    BATCH_RESUMED,
-    BATCH_RUN_ATTEMPT,
-    BATCH_RUN_DURATION,
-    BATCH_RUN_FINISHED,
-    BATCH_RUN_RESULT,
-    BATCH_RUN_STOPPED_BY,
-    BATCH_STATE,
-    BATCH_TOKENS_IN,
-    BATCH_TOKENS_OUT,
-    BATCH_TOTAL,
-    DURATION_BUCKETS_S,
-    ERROR_TYPE,
-    PROCESS_EXECUTABLE_NAME,
-    PROCESS_EXIT_CODE,
-    PROCESS_PID,
-    RUN_BUCKETS_S,
-)
 
 SPANS: Final = ("child", "link", "off")
 
@@ -102,14 +65,14 @@ def _harmless(method: Callable[Concatenate[S, P], None]) -> Callable[Concatenate
 
 class Observer:
     """
-    Tells OpenTelemetry about one run.
+    Reports one run to OpenTelemetry.
 
     Args:
         name: of the batch.
         run_id: of the run.
         attempt: 1 for the first run on a journal.
         spans: what item spans are to the run's span: child, link or off.
-        log_event: told about each event too: (name, body, attributes).
+        log_event: called with each event too: (name, body, attributes).
     """
 
     def __init__(
@@ -126,13 +89,13 @@ class Observer:
         self._spans = spans
         self._log_event = log_event
         self._root: Span = trace.INVALID_SPAN
-        self._label = {BATCH_NAME: name}
+        self._label = {names.BATCH_NAME: name}
         self._labels_of: dict[str, dict[str, str]] = {}
         """Outcome -> labels of the items that ended well with it; made once."""
         self._span_name = f"process {name}"
         self._counted: Counter[tuple[str, str | None]] = Counter()
         self._tried: Counter[str | None] = Counter()
-        self._active_told: int | None = None
+        self._active_reported: int | None = None
         self.live = False
         """Whether there is an SDK that makes spans."""
         self.running = 0
@@ -140,24 +103,26 @@ class Observer:
         self._tracer = trace.get_tracer("telemetry.batch")
         meter = metrics.get_meter("telemetry.batch")
         self._run_duration = meter.create_histogram(
-            BATCH_RUN_DURATION,
+            names.BATCH_RUN_DURATION,
             "s",
             "How long runs take.",
-            explicit_bucket_boundaries_advisory=RUN_BUCKETS_S,
+            explicit_bucket_boundaries_advisory=names.RUN_BUCKETS_S,
         )
         self._item_duration = meter.create_histogram(
-            BATCH_ITEM_DURATION,
+            names.BATCH_ITEM_DURATION,
             "s",
             "How long items take, with all attempts.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
+            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S,
         )
-        self._items = meter.create_counter(BATCH_ITEMS, "{item}", "Items by outcome.")
+        self._items = meter.create_counter(names.BATCH_ITEMS, "{item}", "Items by outcome.")
         self._active = meter.create_up_down_counter(
-            BATCH_ITEM_ACTIVE, "{item}", "Items that run now."
+            names.BATCH_ITEM_ACTIVE, "{item}", "Items that run now."
         )
-        self._remaining = meter.create_gauge(BATCH_ITEM_REMAINING, "{item}", "Items not done yet.")
+        self._remaining = meter.create_gauge(
+            names.BATCH_ITEM_REMAINING, "{item}", "Items not done yet."
+        )
         self._attempts = meter.create_counter(
-            BATCH_ITEM_ATTEMPTS, "{attempt}", "Attempts; failed ones with their error.type."
+            names.BATCH_ITEM_ATTEMPTS, "{attempt}", "Attempts; failed ones with their error.type."
         )
 
     @contextlib.contextmanager
@@ -171,9 +136,9 @@ class Observer:
             with contextlib.suppress(Exception):
                 attributes: dict[str, Any] = {
                     **self._label,
-                    BATCH_RUN_ATTEMPT: self._attempt,
-                    PROCESS_PID: os.getpid(),
-                    PROCESS_EXECUTABLE_NAME: os.path.basename(sys.argv[0] or sys.executable),  # noqa: PTH119 - a text
+                    names.BATCH_RUN_ATTEMPT: self._attempt,
+                    names.PROCESS_PID: os.getpid(),
+                    names.PROCESS_EXECUTABLE_NAME: os.path.basename(sys.argv[0] or sys.executable),  # noqa: PTH119 - a text
                 }
                 self._root = self._tracer.start_span(f"batch {self._name}", attributes=attributes)
                 stack.enter_context(_attached(self._root))
@@ -183,7 +148,9 @@ class Observer:
     @_harmless
     def started(self, total: int | None) -> None:
         """The run begins."""
-        self._log.info("batch started", **{BATCH_TOTAL: total, BATCH_RUN_ATTEMPT: self._attempt})
+        self._log.info(
+            "batch started", **{names.BATCH_TOTAL: total, names.BATCH_RUN_ATTEMPT: self._attempt}
+        )
 
     def item(self, key: str) -> "Item":
         """One item begins: its span, and its key on all that is logged in its tasks."""
@@ -196,7 +163,7 @@ class Observer:
         if self._spans == "off":
             # Not the run's span itself, which must not get the keys of items.
             return trace.NonRecordingSpan(self._root.get_span_context())
-        attributes = {**self._label, BATCH_ITEM_KEY: key or ""}
+        attributes = {**self._label, names.BATCH_ITEM_KEY: key or ""}
         if self._spans == "child":
             return self._tracer.start_span(self._span_name, attributes=attributes)
         links = [Link(self._root.get_span_context())]
@@ -221,9 +188,9 @@ class Observer:
         for item, outcome, at in ended:
             self.running -= 1
             try:
-                self._tell(item, outcome, error, in_detail=in_detail)
+                self._record(item, outcome, error, in_detail=in_detail)
             except Exception as failure:
-                _diagnostics.say("batch item", f"an item is not told: {_values.text(failure)}")
+                _diagnostics.say("batch item", f"an item is not recorded: {_values.text(failure)}")
             if item.span is not None:
                 self._end(item.span, at)
 
@@ -240,18 +207,18 @@ class Observer:
             _diagnostics.say("batch span", f"an item's span is lost: {_values.text(failure)}")
 
     def _in_detail(self) -> bool:
-        """Whether somebody wants to read about each item."""
+        """Whether each item is logged."""
         try:
             return self._log.isEnabledFor(logging.DEBUG)
-        except Exception:  # a logger of somebody else's making
+        except Exception:  # a logger of another library
             return False
 
     @_harmless
     def refused(self, outcome: Outcome) -> None:
         """One item was never worked on."""
-        self._tell(Item(None), outcome, None, in_detail=self._in_detail())
+        self._record(Item(None), outcome, None, in_detail=self._in_detail())
 
-    def _tell(
+    def _record(
         self, item: "Item", outcome: Outcome, error: BaseException | None, *, in_detail: bool
     ) -> None:
         word = outcome.outcome
@@ -259,7 +226,7 @@ class Observer:
         self._counted[word, kind] += 1
         labels = self._labels_of.get(word) if kind is None else None
         if labels is None:
-            labels = self._labels(kind, {BATCH_ITEM_OUTCOME: word})
+            labels = self._labels(kind, {names.BATCH_ITEM_OUTCOME: word})
             if kind is None:
                 self._labels_of[word] = labels
         span = item.span
@@ -267,18 +234,18 @@ class Observer:
         if span is None and kind is None and not in_detail:
             return
         said: dict[str, Any] = {
-            BATCH_ITEM_OUTCOME: word,
-            BATCH_ITEM_ATTEMPT_COUNT: outcome.attempts,
+            names.BATCH_ITEM_OUTCOME: word,
+            names.BATCH_ITEM_ATTEMPT_COUNT: outcome.attempts,
         }
         if outcome.cost.amount:
-            said[BATCH_ITEM_COST] = outcome.cost.amount
+            said[names.BATCH_ITEM_COST] = outcome.cost.amount
         if kind is not None:
-            said[ERROR_TYPE] = kind
+            said[names.ERROR_TYPE] = kind
             if span is not None:
                 text = _values.bounded(outcome.error or "", 256)
                 span.set_status(Status(StatusCode.ERROR, text))
             # After the last attempt, and once: the span only gets its status.
-            event = {EVENT_NAME: BATCH_ITEM_EXCEPTION, **said}
+            event = {EVENT_NAME: names.BATCH_ITEM_EXCEPTION, **said}
             self._say(item, logging.ERROR, f"item {word}", outcome, {**event, "exc_info": error})
         elif in_detail:
             self._say(item, logging.DEBUG, "item ended", outcome, said)
@@ -292,7 +259,7 @@ class Observer:
 
         def say() -> None:
             item.enter()
-            took = {BATCH_ITEM_DURATION_S: round(outcome.duration_s, 6)}
+            took = {names.BATCH_ITEM_DURATION_S: round(outcome.duration_s, 6)}
             self._log.log(level, text, **said, **took)
 
         contextvars.copy_context().run(say)
@@ -304,48 +271,50 @@ class Observer:
     @_harmless
     def flush(self, left: int | None) -> None:
         """
-        Hand the counts to the instruments.
+        Add the counts to the instruments.
 
         Once a second instead of with each item: a measurement costs more than the rest of an item.
         """
         counted, self._counted = self._counted, Counter()
         tried, self._tried = self._tried, Counter()
         for (outcome, kind), count in counted.items():
-            self._items.add(count, self._labels(kind, {BATCH_ITEM_OUTCOME: outcome}))
+            self._items.add(count, self._labels(kind, {names.BATCH_ITEM_OUTCOME: outcome}))
         for kind, count in tried.items():
             self._attempts.add(count, self._labels(kind))
-        if self.running != self._active_told:
-            self._active.add(self.running - (self._active_told or 0), self._label)
-            self._active_told = self.running
+        if self.running != self._active_reported:
+            self._active.add(self.running - (self._active_reported or 0), self._label)
+            self._active_reported = self.running
         if left is not None:
             self._remaining.set(left, self._label)
 
     def _labels(self, kind: str | None, more: dict[str, str] | None = None) -> dict[str, str]:
         labels = {**self._label, **(more or {})}
-        return labels if kind is None else {**labels, ERROR_TYPE: kind}
+        return labels if kind is None else {**labels, names.ERROR_TYPE: kind}
 
     @_harmless
     def progress(self, progress: dict[str, Any], text: str) -> None:
         """How far the run is."""
-        self._event(BATCH_PROGRESS, text, _progress_attributes(progress))
+        self._event(names.BATCH_PROGRESS, text, _progress_attributes(progress))
 
     @_harmless
     def finished(self, report: Report, progress: dict[str, Any]) -> None:
         """The run ended; called within its span, which ends here."""
         failed = report.exit_code != 0
         said: dict[str, Any] = {
-            BATCH_RUN_RESULT: report.result,
-            BATCH_RUN_ATTEMPT: report.attempt,
-            PROCESS_EXIT_CODE: report.exit_code,
+            names.BATCH_RUN_RESULT: report.result,
+            names.BATCH_RUN_ATTEMPT: report.attempt,
+            names.PROCESS_EXIT_CODE: report.exit_code,
         }
         if report.stopped_by is not None:
-            said[BATCH_RUN_STOPPED_BY] = report.stopped_by
+            said[names.BATCH_RUN_STOPPED_BY] = report.stopped_by
         if failed:
-            said[ERROR_TYPE] = report.stopped_by or report.result
+            said[names.ERROR_TYPE] = report.stopped_by or report.result
             self._root.set_status(Status(StatusCode.ERROR, report.result))
-        labels = {**self._label, BATCH_RUN_RESULT: report.result}
+        labels = {**self._label, names.BATCH_RUN_RESULT: report.result}
         self._run_duration.record(report.duration_s, labels)
-        self._event(BATCH_RUN_FINISHED, str(report), {**_progress_attributes(progress), **said})
+        self._event(
+            names.BATCH_RUN_FINISHED, str(report), {**_progress_attributes(progress), **said}
+        )
         self._root.set_attributes(said)
 
     @_harmless
@@ -403,7 +372,7 @@ class Item:
             if self.context is not None:
                 attach(self.context)
             if self.key is not None:
-                scope.put(BATCH_ITEM_KEY, self.key)
+                scope.put(names.BATCH_ITEM_KEY, self.key)
         except Exception as error:
             _diagnostics.say("batch item", f"an item is not current: {_values.text(error)}")
 
@@ -417,16 +386,16 @@ def _attached(span: Span) -> Iterator[None]:
 
 def _progress_attributes(progress: dict[str, Any]) -> dict[str, Any]:
     return {
-        BATCH_STATE: progress["state"],
-        BATCH_PROCESSED: progress["processed"],
-        BATCH_RESUMED: progress["resumed"],
-        BATCH_TOTAL: progress["total"],
-        BATCH_PERCENTAGE: progress["percentage"],
-        BATCH_RATE: progress["rate_per_second"],
-        BATCH_ELAPSED: progress["elapsed_seconds"],
-        BATCH_ETA: progress["eta_seconds"],
-        BATCH_COUNTS: progress["counts"],
-        BATCH_COST: progress["cost"]["amount"],
-        BATCH_TOKENS_IN: progress["cost"]["tokens_in"],
-        BATCH_TOKENS_OUT: progress["cost"]["tokens_out"],
+        names.BATCH_STATE: progress["state"],
+        names.BATCH_PROCESSED: progress["processed"],
+        names.BATCH_RESUMED: progress["resumed"],
+        names.BATCH_TOTAL: progress["total"],
+        names.BATCH_PERCENTAGE: progress["percentage"],
+        names.BATCH_RATE: progress["rate_per_second"],
+        names.BATCH_ELAPSED: progress["elapsed_seconds"],
+        names.BATCH_ETA: progress["eta_seconds"],
+        names.BATCH_COUNTS: progress["counts"],
+        names.BATCH_COST: progress["cost"]["amount"],
+        names.BATCH_TOKENS_IN: progress["cost"]["tokens_in"],
+        names.BATCH_TOKENS_OUT: progress["cost"]["tokens_out"],
     }

@@ -62,7 +62,7 @@ class Threads:
             try:
                 loop.call_soon_threadsafe(_answer, future, result)
             except RuntimeError:
-                return  # the loop was closed meanwhile: nobody waits for this any more
+                return  # the loop was closed meanwhile: nothing waits for this any more
             del job, loop, future, call, result
 
     def _next(self) -> _Job | None:

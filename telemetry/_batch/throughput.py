@@ -141,7 +141,7 @@ class Throughput:
 
         Args:
             now: monotonic seconds.
-            remaining: items not done yet, with those that run; None when nobody knows.
+            remaining: items not done yet, with those that run; None when that is not known.
             workers: how many items can run at once.
             ages: for how long each running item has been running.
         """

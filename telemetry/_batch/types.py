@@ -1,5 +1,5 @@
 """
-The nouns of `telemetry.batch`: what a run is told, what a handler gets, what comes out.
+The nouns of `telemetry.batch`: options, what a handler gets, what comes out.
 
 No behaviour beyond checking itself. Options are frozen dataclasses that refuse what cannot work
 when they are made, with the fix in the text, so that a run never starts on a mistake.
@@ -7,7 +7,7 @@ when they are made, with the fix in the text, so that a run never starts on a mi
     BatchError                  the run cannot start: exit code 2
     ├── DuplicateKey            two items have the same key
     ├── JournalInUse            another run holds the journal; the text names its pid
-    └── JournalUnusable         the journal cannot be read, or holds results that nobody asked for
+    └── JournalUnusable         the journal cannot be read, or holds results that were not asked for
 """
 
 import math
@@ -167,7 +167,7 @@ class Stop:
     grace: float = 20.0
     """Seconds that running items get after the first signal, before they are cancelled."""
     cleanup: float = 2.0
-    """Seconds that a cancelled handler gets to end, before nobody waits for it any more."""
+    """Seconds that a cancelled handler gets to end, before it is left behind."""
 
     def __post_init__(self) -> None:
         for name in self.signals:
@@ -219,7 +219,7 @@ class ItemContext:
         run_id: of the run, which is also its correlation id.
         cost: of the item.
         spend: adds to the item's cost, and to the run's.
-        hold: told about each pause for everybody.
+        hold: called with each pause of all items.
     """
 
     __slots__ = (
@@ -346,7 +346,7 @@ class Report:
     counts: Mapping[str, int]
     """Outcome -> items."""
     not_started: int | None
-    """Items that nobody began; None when the input's length is unknown."""
+    """Items that were not begun; None when the input's length is unknown."""
     not_started_keys: tuple[str, ...]
     """The first hundred of them, as far as they are known."""
     interrupted: tuple[str, ...]

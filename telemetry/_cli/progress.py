@@ -50,7 +50,7 @@ def progress(path: Path, *, follow: bool, as_json: bool) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The runs that a file or a folder tells of, each once, with their state judged."""
+    """The runs in a file or a folder, each once, with their state judged."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     runs: dict[str, dict[str, Any]] = {}
     for file in files:
@@ -61,7 +61,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def judged(run: dict[str, Any], now: float) -> dict[str, Any]:
-    """A run with the state `dead`, and why, when nobody works on it any more."""
+    """A run with the state `dead`, and why, when its process is gone."""
     if run["state"] == "finished":
         return run
     silent = max(now - run["heartbeat"], 0.0)

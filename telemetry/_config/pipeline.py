@@ -24,7 +24,7 @@ from opentelemetry._logs import get_logger_provider, set_logger_provider
 
 from telemetry import _diagnostics, _otel_context, _values
 from telemetry._config import settings as _settings
-from telemetry._context import ids
+from telemetry._context import ids, propagation
 from telemetry._context import scope as context
 from telemetry._export.metrics import MetricsCourier
 from telemetry._export.queue import Courier, Export
@@ -88,8 +88,8 @@ class Pipeline:
         self.otel_handler = logger.OtelHandler(get_logger_provider(), self._lost_log)
         self._shorten(direct=encoders["logs"] is not None)
         propagator = propagate.get_global_textmap()
-        if not isinstance(propagator, context.Propagator):
-            propagate.set_global_textmap(context.Propagator(propagator))
+        if not isinstance(propagator, propagation.Propagator):
+            propagate.set_global_textmap(propagation.Propagator(propagator))
         context.carry(settings.baggage_keys)
 
     def _shorten(self, *, direct: bool) -> None:
@@ -165,10 +165,10 @@ class Pipeline:
         from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
 
-        from telemetry._context import request  # noqa: PLC0415
         from telemetry._fast import logs, traces  # noqa: PLC0415
         from telemetry._fast import metrics as _meters  # noqa: PLC0415
         from telemetry._sdk import processors as _processors  # noqa: PLC0415
+        from telemetry._sdk import request_processors  # noqa: PLC0415
 
         self.meter_provider: Any = None
         self.foreign: list[str] = []
@@ -195,7 +195,7 @@ class Pipeline:
                 id_generator=self.ids,
             )
             trace.set_tracer_provider(tracers)
-        tracers.add_span_processor(request.EntrySpans())
+        tracers.add_span_processor(request_processors.EntrySpans())
         tracers.add_span_processor(_processors.SpanIds())
         tracers.add_span_processor(self.span_delivery)
         loggers: Any = get_logger_provider()
@@ -208,7 +208,7 @@ class Pipeline:
                 multi_log_record_processor=_processors.GuardedLogProcessors(self.gate),
             )
             set_logger_provider(loggers)
-        loggers.add_log_record_processor(request.EntryLogs())
+        loggers.add_log_record_processor(request_processors.EntryLogs())
         loggers.add_log_record_processor(_processors.LogIds())
         loggers.add_log_record_processor(self.log_delivery)
         if self.foreign:

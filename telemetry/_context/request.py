@@ -1,9 +1,9 @@
 """
 The request that runs, as the SDK's processors see it: its server span, and what becomes of its records.
 
-The server span belongs to somebody else (FastAPI, contrib's instrumentation), may start before or
-after our middleware runs, and ends when its owner says so. `EntrySpans` tells the request about it
-when it starts.
+The server span belongs to other code (FastAPI, contrib's instrumentation), may start before or
+after our middleware runs, and ends when its owner says so. `EntrySpans` of
+`_sdk` reports it to the request when it starts.
 
 Whether the records of a request are kept can depend on how it ends: a polling route is sampled,
 but its errors and slow requests are not. Such a request is `HELD`: its spans and log records wait
@@ -11,31 +11,25 @@ here, at most `LIMIT` of them, until the end is known. Records of a silent route
 nowhere. All others pass without a stop.
 """
 
-import contextlib
 import random
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import Context
-from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
-from telemetry.attributes import EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, EXCEPTION_TYPE
+if TYPE_CHECKING:  # only named here; `_sdk` is what works with the SDK
+    from opentelemetry.sdk.trace import ReadableSpan, Span
 
 LIMIT: Final = 512
 """A request with more records than this is kept: it is no poll."""
-TOLD: Final = "_otelier_told"
-"""The mark of an exception that has been recorded in full."""
 
 PASS, HELD, QUIET, SILENT = range(4)
 """What becomes of a record: delivered, waits, dropped unless it is an error, dropped."""
 
 MARK: Final = "_otelier_request"
 """Where a span keeps its request, if that does not just let it pass."""
-_EXCEPTIONS: Final = ("http.server.request.exception", "fastapi.websocket.exception")
 
 
 class Request:
@@ -48,12 +42,12 @@ class Request:
         entry: its server span, where that has started already.
     """
 
-    __slots__ = ("_held", "_lock", "_rate", "entry", "error_type", "gate", "told")
+    __slots__ = ("_held", "_lock", "_rate", "entry", "error_type", "gate", "recorded")
 
     def __init__(self, gate: int = PASS, rate: float = 1.0, entry: Any = None) -> None:
         self.gate = gate
         self.entry = entry
-        self.told = False
+        self.recorded = False
         """Whether an exception of this request has been recorded in full."""
         self.error_type: str | None = None
         self._rate = rate
@@ -62,7 +56,7 @@ class Request:
         if entry is not None and gate != PASS:
             setattr(entry, MARK, self)
 
-    def started(self, span: Span) -> None:
+    def started(self, span: "Span") -> None:
         """Notice a span of this request."""
         if self.gate != PASS:
             setattr(span, MARK, self)
@@ -130,7 +124,14 @@ class _Ending(threading.local):
 _ending = _Ending()
 
 
-def of_ended(span: ReadableSpan) -> Request | None:
+def ending(span: "Span") -> None:
+    """Remember, for `of_ended`, the request of the span that this thread is about to end."""
+    _ending.request = getattr(span, MARK, None)
+    if _ending.request is not None:
+        _ending.span_id = span.get_span_context().span_id
+
+
+def of_ended(span: "ReadableSpan") -> Request | None:
     """The request that an ended span belongs to, if its records do not just pass."""
     request = _ending.request
     if request is None or span.context is None or _ending.span_id != span.context.span_id:
@@ -138,7 +139,7 @@ def of_ended(span: ReadableSpan) -> Request | None:
     return request if request.gate != PASS else None
 
 
-def of_live(span: ReadableSpan) -> Request | None:
+def of_live(span: "ReadableSpan") -> Request | None:
     """The same, for the span itself and not its copy."""
     request: Request | None = span.__dict__.get(MARK)
     return request if request is not None and request.gate != PASS else None
@@ -148,58 +149,3 @@ def of_record() -> Request | None:
     """The request that runs, if its records do not just pass."""
     request = current.get()
     return request if request is not None and request.gate != PASS else None
-
-
-class Ours:
-    """A processor of ours: it sees records as they are; what leaves is redacted later."""
-
-
-class EntrySpans(SpanProcessor, Ours):
-    """Tells requests about their spans."""
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
-        """Tell the request that runs."""
-        request = current.get()
-        if request is not None:
-            request.started(span)
-
-    def _on_ending(self, span: Span) -> None:
-        _ending.request = getattr(span, MARK, None)
-        if _ending.request is not None:
-            _ending.span_id = span.get_span_context().span_id
-
-
-class EntryLogs(LogRecordProcessor, Ours):
-    """
-    Takes the exception records of FastAPI's own telemetry into account.
-
-    Each exception is told in full once: by FastAPI, unless a block further in has told it, and
-    then not again by our middleware.
-    """
-
-    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        """Notice the exception, or leave its text out."""
-        record: Any = log_record.log_record
-        if record.event_name not in _EXCEPTIONS:
-            return
-        error = getattr(record, "exception", None)
-        request = current.get()
-        if request is not None:
-            request.told = True
-            request.error_type = record.attributes.get(EXCEPTION_TYPE)
-        if error is None:
-            return
-        if getattr(error, TOLD, False):
-            record.exception = None
-            for name in (EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE):
-                record.attributes.pop(name, None)
-        else:
-            with contextlib.suppress(Exception):  # no room for a mark: it may be told again
-                setattr(error, TOLD, True)
-
-    def shutdown(self) -> None:
-        """Nothing to end."""
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002 - the SDK's signature
-        """Nothing waits here."""
-        return True

@@ -9,46 +9,38 @@ The ids of a whole request are `Shared`: one object for all its tasks and thread
 plain function binds in a worker thread would be gone when it returns. What is bound by
 `bind_context` and `log_context` is nearer and wins.
 
-Where they go: on every span at its start and on every log record (`_processors`); on the current
+Where they go: on every span at its start and on every log record (`_sdk/processors.py`); on the current
 span, and on the server or consumer span above it, when they are bound after it started; into the
-`baggage` header of outgoing calls for the few on the allow-list (`Propagator`). An id on the
+`baggage` header of outgoing calls for the few on the allow-list (`propagation`). An id on the
 allow-list that arrives by baggage counts as bound, below everything bound here.
 """
 
-import functools
-import inspect
 import re
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Self
 
 from opentelemetry import baggage, trace
-from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.propagators import textmap
+from opentelemetry.context import Context, attach, detach
 
 from telemetry import _diagnostics, _native, _otel_context, _values
 from telemetry._context import ids as _random
-from telemetry._redaction import policy
+from telemetry._context.block import Decorator
 from telemetry._values import Value
 from telemetry.attributes import CONTEXT, CORRELATION_ID, OPERATION
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 ATTRIBUTE: Final = {keyword: attribute for attribute, keyword in CONTEXT.items()}
 """Keyword of the API, and an application's own spelling -> attribute."""
-CORRELATION_HEADER: Final = "x-correlation-id"
-"""Carries the correlation id to services that do not trust baggage, or do not know it."""
 ENTRY: Final = "_otelier_entry"
 """Where a span keeps the server or consumer span that it belongs to."""
 KEYS: Final = 32
 """At most so many keys in one scope: they are repeated on every span and record."""
+SAFE: Final = re.compile(r"[\x21-\x7e]{1,128}")
+"""What an id that travels in a header looks like."""
 
 _NO_VERSION: Final = ~(0xF000 << 64 | 0xC000 << 48)
 _VERSION_4: Final = 0x4000 << 64 | 0x8000 << 48
-_SAFE = re.compile(r"[\x21-\x7e]{1,128}")
 _EMPTY: Final[dict[str, Value]] = {}
 _NO_NAMES: Final[frozenset[str]] = frozenset()
 _plain_fields: Final[Callable[..., dict[str, Value] | None] | None] = getattr(
@@ -101,12 +93,12 @@ def bind_context(**ids: object) -> None:
             session_id, task_id, order_id, batch_run_id, operation, or any key of your own.
     """
     try:
-        added = _read(ids)
+        added = read(ids)
         if added:
             _scope.set(_merged(added))
             _stamp_current(added, overwrite=True)
     except Exception as error:
-        _fault("bind_context", error)
+        _diagnostics.fault("bind_context", error)
 
 
 def set_request_context(
@@ -127,7 +119,7 @@ def set_request_context(
     dependency or a function in a worker thread says here holds in all other parts of the request.
     """
     try:
-        added = _read(
+        added = read(
             {
                 "request_id": request_id,
                 "correlation_id": correlation_id,
@@ -150,7 +142,7 @@ def set_request_context(
             _scope.set(_merged(nearer))
         _stamp_current(added, overwrite=True)
     except Exception as error:
-        _fault("set_request_context", error)
+        _diagnostics.fault("set_request_context", error)
 
 
 def clear_context() -> None:
@@ -164,11 +156,11 @@ def current_context() -> dict[str, Value]:
     try:
         return {CONTEXT.get(name, name): value for name, value in effective().items()}
     except Exception as error:
-        _fault("current_context", error)
+        _diagnostics.fault("current_context", error)
         return {}
 
 
-class log_context:  # noqa: N801 - used like a function, and named by the requirement
+class log_context(Decorator["log_context"]):  # noqa: N801 - used like a function, and named by the requirement
     """
     Add ids to the running scope for one block, function or coroutine, and then restore it exactly.
 
@@ -186,7 +178,7 @@ class log_context:  # noqa: N801 - used like a function, and named by the requir
 
     def __enter__(self) -> Self:
         try:
-            added = _read(self._ids)
+            added = read(self._ids)
             token = _scope.set(_merged(added))
             travelling: Context | None = None
             for name in _carried:
@@ -195,15 +187,10 @@ class log_context:  # noqa: N801 - used like a function, and named by the requir
             self._undo.append((token, attach(travelling) if travelling is not None else None))
             _stamp_current(added, overwrite=False)
         except Exception as error:
-            _fault("log_context", error)
+            _diagnostics.fault("log_context", error)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:  # noqa: ARG002 - ends the same either way
         try:
             if not self._undo:
                 return
@@ -216,44 +203,10 @@ class log_context:  # noqa: N801 - used like a function, and named by the requir
             # ends by itself, and the one that runs now was never changed
             return
         except Exception as failure:
-            _fault("log_context", failure)
+            _diagnostics.fault("log_context", failure)
 
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return decorated(function, lambda: log_context(**self._ids))
-
-
-def decorated(function: Callable[P, R], scope: Callable[[], Any]) -> Callable[P, R]:
-    """`function` with each call inside a new `scope()`; generators are left as they are."""
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        # A scope held over a yield would be seen by whoever runs in between.
-        _diagnostics.say("decorated", f"{function!r} is a generator: use `with` inside it instead")
-        return function  # type: ignore[return-value]  # mypy narrowed it to a generator function
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with scope():
-                return await function(*args, **kwargs)
-
-        return call_async  # type: ignore[return-value]  # R is the coroutine that call_async returns
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with scope():
-            return function(*args, **kwargs)
-
-    return call
+    def _again(self) -> "log_context":
+        return log_context(**self._ids)
 
 
 def put(attribute: str, value: Any) -> None:
@@ -261,11 +214,6 @@ def put(attribute: str, value: Any) -> None:
     if type(value) is not str or len(value) > _values.ID_TEXT or not value.isascii():
         value = _values.clean(value)
     _scope.set(_merged({attribute: value}))
-
-
-def read(ids: Mapping[str, object]) -> dict[str, Value]:
-    """Keywords -> attributes; ids become short text, own keys keep their type, None is left out."""
-    return _read(ids)
 
 
 def enter(
@@ -386,68 +334,12 @@ def arrived_ids(context: Context | None) -> dict[str, Value]:
     return {
         name: value
         for name in _carried
-        if isinstance(value := entries.get(name), str) and _SAFE.fullmatch(value)
+        if isinstance(value := entries.get(name), str) and SAFE.fullmatch(value)
     }
 
 
-def _leaving(context: Context) -> Context:
-    """The context with its baggage as it may leave the process."""
-    entries = baggage.get_all(context)
-    seen = policy.lines().attributes(entries)
-    if seen is entries:
-        return context
-    context = baggage.clear(context)
-    for name, value in seen.items():
-        context = baggage.set_baggage(name, str(value), context)
-    return context
-
-
-class Propagator(textmap.TextMapPropagator):
-    """The global propagator, with the carried ids of the scope added to the baggage on its way out."""
-
-    def __init__(self, inner: textmap.TextMapPropagator) -> None:
-        self.inner = inner
-
-    def extract(
-        self,
-        carrier: textmap.CarrierT,
-        context: Context | None = None,
-        getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter,
-    ) -> Context:
-        """What the inner propagator extracts."""
-        return self.inner.extract(carrier, context, getter)
-
-    def inject(
-        self,
-        carrier: textmap.CarrierT,
-        context: Context | None = None,
-        setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
-    ) -> None:
-        """What the inner propagator injects, with the carried ids in the baggage."""
-        context = get_current() if context is None else context
-        try:
-            own = bound()
-            for name in _carried:
-                if name in own:
-                    context = baggage.set_baggage(name, str(own[name]), context)
-            if CORRELATION_ID in _carried and CORRELATION_ID in own:
-                value = str(own[CORRELATION_ID])
-                if _SAFE.fullmatch(value):
-                    setter.set(carrier, CORRELATION_HEADER, value)
-            context = _leaving(context)
-        except Exception as error:
-            _fault("inject", error)
-            context = baggage.clear(context)
-        self.inner.inject(carrier, context, setter)
-
-    @property
-    def fields(self) -> set[str]:
-        """The headers that the inner propagator sets."""
-        return self.inner.fields
-
-
-def _read(ids: Mapping[str, object]) -> dict[str, Value]:
-    """Keywords -> attributes; ids become short text, own keys keep their type."""
+def read(ids: Mapping[str, object]) -> dict[str, Value]:
+    """Keywords -> attributes; ids become short text, own keys keep their type, None is left out."""
     if _plain_fields is not None and type(ids) is dict:
         plain = _plain_fields(ids, _NO_NAMES, ATTRIBUTE, True)
         if plain is not None:
@@ -494,7 +386,3 @@ def _stamp_current(added: Mapping[str, Value], *, overwrite: bool) -> None:
                     if name not in have and (target is span or name != OPERATION)
                 }
             )
-
-
-def _fault(site: str, error: Exception) -> None:
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")

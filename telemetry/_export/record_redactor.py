@@ -27,8 +27,9 @@ from opentelemetry.trace import Link, Status
 
 from telemetry import _diagnostics, _native
 from telemetry._export.otlp_encoder import Line
-from telemetry._redaction import policy as _redaction
-from telemetry._redaction.policy import Policy, Redaction, Redactor
+from telemetry._redaction import redactor as _redaction
+from telemetry._redaction.policy import Policy, Redaction
+from telemetry._redaction.redactor import Redactor
 
 _pending_spans: Final = getattr(_native.core, "pending_spans", None)
 _pending_lines: Final = getattr(_native.core, "pending_lines", None)

@@ -1,30 +1,28 @@
 """
 One call of a language model, from the request to its place in the totals.
 
-`telemetry.llm.call` opens and closes it; the application tells it what it learns on the way. What
-it is told may be anything (a provider's own objects, numpy, None): it is checked when it is told,
-and what makes no sense is said once on stderr and left out.
+`telemetry.llm.call` opens and closes it; the application reports to it what it learns on the way.
+That may be anything (a provider's own objects, numpy, None): it is checked when it is given, and what
+makes no sense is left out, with one line on stderr.
 
 The chain that a call belongs to is a small mutable object in a ContextVar: a chain asks one model
 after the other, so the next call can see how the one before it ended.
 """
 
 import functools
-import math
 import os
-import re
 import time
 from contextvars import ContextVar
-from decimal import Decimal
 from typing import Any, Final
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.context import attach, detach
 
 from telemetry import _diagnostics, _values
 from telemetry import attributes as names
 from telemetry._context import scope
-from telemetry._llm import prices, totals
+from telemetry._context.recorded import already_recorded
+from telemetry._llm import metrics, prices, totals
 from telemetry._logs import logger as _logging
 from telemetry._logs import record
 from telemetry._traces import span as spans
@@ -33,10 +31,7 @@ from telemetry._values import Value
 CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """The variable that asks for content, as OpenTelemetry defines it."""
 CAPTURED: Final = ("true", "1", "span_only", "span_and_event")
-MODELS: Final = 100
-OTHER: Final = "_OTHER"
 TRIED: Final = 32
-_CURRENCY = re.compile(r"[A-Z]{3}")
 _REQUEST: Final = {
     "temperature": names.GEN_AI_REQUEST_TEMPERATURE,
     "top_p": names.GEN_AI_REQUEST_TOP_P,
@@ -58,6 +53,14 @@ class ChainState:
         self.given_up: str | None = None
         """Why the last call did not do; None when it did."""
 
+    def next(self, model: str) -> tuple[str, str] | None:
+        """One more call, of `provider/model`; the model that it stands in for, and why, if it does."""
+        self.position += 1
+        given_up = None if self.given_up is None else (self.tried[-1], self.given_up)
+        if len(self.tried) < TRIED:
+            self.tried.append(model)
+        return given_up
+
 
 chain_of: ContextVar[ChainState | None] = ContextVar("otelier_llm_chain", default=None)
 call_of: ContextVar["Call | None"] = ContextVar("otelier_llm_call", default=None)
@@ -74,7 +77,7 @@ class Call:
         capture: whether content is recorded.
         priced: whether the cost is worked out from the price table.
         fields: of the span; ids by the keywords of `log_context`.
-        logger: where a failure is told.
+        logger: where a failure is logged.
     """
 
     def __init__(
@@ -118,12 +121,12 @@ class Call:
         """Whether `input`, `output` and `system` record anything: ask before you build a big text."""
         return self._capture
 
-    # --- what the application tells ---
+    # --- what the application reports ---
 
     def tokens(
         self,
         *,
-        input: object = None,  # noqa: A002 - the word that everybody uses
+        input: object = None,  # noqa: A002 - the field's own word
         output: object = None,
         cached: object = None,
         cache_created: object = None,
@@ -139,20 +142,13 @@ class Call:
             cache_created: those of the input that were written to the provider's cache.
             reasoning: those of the output that were spent on reasoning.
         """
-        given = {
-            "input": input,
-            "output": output,
-            "cached": cached,
-            "cache_created": cache_created,
-            "reasoning": reasoning,
-        }
-        for kind, count in given.items():
-            whole = _whole(count)
-            if whole is not None:
-                setattr(self._usage, kind, whole)
-            elif count is not None:
-                text = f"tokens({kind}=...) takes a whole number, 0 or more; it was left out"
-                _diagnostics.say("tokens", text)
+        self._usage.count(
+            input=input,
+            output=output,
+            cached=cached,
+            cache_created=cache_created,
+            reasoning=reasoning,
+        )
 
     def cost(
         self, amount: object = None, currency: str = "USD", *, source: str = "provider"
@@ -167,15 +163,8 @@ class Call:
         """
         if amount is None:
             self._priced = True
-            return
-        money = _money(amount)
-        code = _values.text(currency, 16)
-        if money is None or not _CURRENCY.fullmatch(code):
-            text = "cost() takes an amount, 0 or more, and a currency such as USD; it was left out"
-            _diagnostics.say("cost", text)
-            return
-        usage = self._usage
-        usage.cost, usage.currency, usage.source = money, code, _values.text(source, 64)
+        else:
+            self._usage.pay(amount, currency, source)
 
     def first_token(self) -> None:
         """The first token has come; later calls change nothing."""
@@ -225,9 +214,9 @@ class Call:
             error_type: a label, one of few; the exception's class by default.
         """
         problem: object = error if _values.is_a(error, BaseException) else _values.text(error)
-        kind = spans.error_type(error) if _values.is_a(error, BaseException) else OTHER
-        told = kind if error_type is None else _values.text(error_type, 128)
-        self._failure = (problem, told)
+        kind = spans.error_type(error) if _values.is_a(error, BaseException) else totals.OTHER
+        word = kind if error_type is None else _values.text(error_type, 128)
+        self._failure = (problem, word)
 
     def reject(self, reason: object) -> None:
         """The answer is not good enough, so that the next call of the chain is a fallback."""
@@ -242,31 +231,24 @@ class Call:
             reason: why; an exception or a word.
         """
         why = spans.error_type(reason) if _values.is_a(reason, BaseException) else reason
-        told = OTHER if why is None else _values.text(why, 128)
-        self._given_up = (_values.text(model, 256), told)
+        word = totals.OTHER if why is None else _values.text(why, 128)
+        self._given_up = (_values.text(model, 256), word)
 
     # --- its beginning and end ---
 
     def begin(self) -> None:
         """Open the span, below the span that runs."""
         self._pid = os.getpid()
-        attributes: dict[str, Value] = {
-            names.GEN_AI_OPERATION: self._operation,
-            names.GEN_AI_PROVIDER: self._provider,
-            names.GEN_AI_REQUEST_MODEL: self._model,
-        }
+        attributes: dict[str, Value] = {**self._named()}
         for key, value in _values.fields(self._fields).items():
             name = _REQUEST.get(key) or scope.ATTRIBUTE.get(key, key)
             if value is not None:
                 attributes.setdefault(name, value)
         chain = self._chain = chain_of.get()
         if chain is not None:
-            chain.position += 1
+            given_up = chain.next(f"{self._provider}/{self._model}")
+            self._given_up = self._given_up or given_up
             attributes[names.LLM_CHAIN_POSITION] = chain.position
-            if chain.given_up is not None and self._given_up is None:
-                self._given_up = (chain.tried[-1], chain.given_up)
-            if len(chain.tried) < TRIED:
-                chain.tried.append(f"{self._provider}/{self._model}")
         tenant = attributes.get(names.TENANT_ID) or scope.effective().get(names.TENANT_ID)
         self._tenant = "" if tenant is None else _values.text(tenant, _values.ID_TEXT)
         self._span = _tracer().start_span(
@@ -286,7 +268,7 @@ class Call:
             if self._pid == os.getpid():  # else the parent, where it began, records its end
                 self._finish(error)
         except Exception as failure:
-            fault("llm.call", failure)
+            _diagnostics.fault("llm.call", failure)
         finally:
             attached, mine = tokens
             try:
@@ -303,12 +285,16 @@ class Call:
             self._describe(kind)
             if isinstance(problem, (Exception, str)):
                 self._span.set_status(trace.StatusCode.ERROR)
-                self._tell(problem, kind)
+                self._record(problem, kind)
         finally:
             self._span.end()
         if self._chain is not None:
             self._chain.given_up = kind or self._rejected
-        self._measure(kind, seconds)
+        here = trace.set_span_in_context(self._span)
+        labels = self._named()
+        if self._response_model is not None:
+            labels[names.GEN_AI_RESPONSE_MODEL] = self._response_model
+        metrics.record(labels, self._usage, seconds, kind, here)
         totals.add(
             (self._tenant, self._provider, self._model),
             self._usage,
@@ -318,13 +304,10 @@ class Call:
         )
 
     def _problem(self, error: BaseException | None) -> tuple[object, str | None]:
+        """What went wrong, an exception or a text, and its label."""
         if error is not None:
             return error, spans.error_type(error)
-        if self._failure is None:
-            return None, None
-        problem, kind = self._failure
-        told = problem if isinstance(problem, BaseException) else _values.text(problem)
-        return told, kind
+        return (None, None) if self._failure is None else self._failure
 
     def _work_out_cost(self) -> None:
         usage = self._usage
@@ -335,20 +318,11 @@ class Call:
                 usage.cost, usage.currency, usage.source = money, "USD", "local"
 
     def _describe(self, kind: str | None) -> None:
-        usage = self._usage
         facts: dict[str, Value] = {
-            names.GEN_AI_USAGE_INPUT_TOKENS: usage.input,
-            names.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output,
-            names.GEN_AI_USAGE_CACHE_READ: usage.cached,
-            names.GEN_AI_USAGE_CACHE_CREATION: usage.cache_created,
-            names.GEN_AI_USAGE_REASONING: usage.reasoning,
+            **self._usage.attributes(),
             names.GEN_AI_RESPONSE_FIRST_CHUNK: self._first,
             names.ERROR_TYPE: kind,
         }
-        if usage.cost is not None:
-            facts[names.GEN_AI_USAGE_COST] = float(usage.cost)
-            facts[names.GEN_AI_USAGE_COST_CURRENCY] = usage.currency
-            facts[names.GEN_AI_USAGE_COST_SOURCE] = usage.source
         if self._given_up is not None:
             facts[names.LLM_FALLBACK_FROM], facts[names.LLM_FALLBACK_REASON] = self._given_up
             text = f"{self._provider}/{self._model} instead of {self._given_up[0]}"
@@ -362,36 +336,26 @@ class Call:
             self._logger.warning("%s", text, extra=extra, stacklevel=6)
         self._span.set_attributes({key: v for key, v in facts.items() if v is not None})
 
-    def _tell(self, problem: object, kind: str | None) -> None:
-        """One WARN record, with the stack unless somebody has told the exception before."""
+    def _record(self, problem: object, kind: str | None) -> None:
+        """One WARN record, with the stack unless the exception was recorded before."""
         fields: dict[str, Any] = {
+            **self._named(),
             record.EVENT_NAME: names.GEN_AI_CLIENT_EXCEPTION,
-            names.GEN_AI_OPERATION: self._operation,
-            names.GEN_AI_PROVIDER: self._provider,
-            names.GEN_AI_REQUEST_MODEL: self._model,
             names.ERROR_TYPE: kind,
         }
         stack = None
-        if isinstance(problem, BaseException) and not spans.told(problem):
+        if isinstance(problem, BaseException) and not already_recorded(problem):
             stack = problem
         text = f"{self._operation} {self._model} failed: {_values.text(problem, 1000)}"
         self._logger.warning("%s", text, extra=fields, exc_info=stack, stacklevel=6)
 
-    def _measure(self, kind: str | None, seconds: float) -> None:
-        labels = {
-            names.GEN_AI_OPERATION: _label(self._operation),
-            names.GEN_AI_PROVIDER: _label(self._provider),
-            names.GEN_AI_REQUEST_MODEL: _label(self._model),
+    def _named(self) -> dict[str, str]:
+        """Operation, provider and model, by their attributes."""
+        return {
+            names.GEN_AI_OPERATION: self._operation,
+            names.GEN_AI_PROVIDER: self._provider,
+            names.GEN_AI_REQUEST_MODEL: self._model,
         }
-        if self._response_model is not None:
-            labels[names.GEN_AI_RESPONSE_MODEL] = _label(self._response_model)
-        durations, used = _instruments()
-        here = trace.set_span_in_context(self._span)
-        failed = labels if kind is None else {**labels, names.ERROR_TYPE: _label(kind)}
-        durations.record(seconds, failed, here)
-        for word, count in (("input", self._usage.input), ("output", self._usage.output)):
-            if count is not None:
-                used.record(count, {**labels, names.GEN_AI_USAGE_KIND: word}, here)
 
     def _content(self, name: str, value: object) -> None:
         if self._capture:
@@ -401,7 +365,7 @@ class Call:
         try:
             self._span.set_attributes(attributes)
         except Exception as error:
-            fault("llm.call", error)
+            _diagnostics.fault("llm.call", error)
 
 
 def capture_asked(given: bool | None) -> bool:
@@ -411,57 +375,4 @@ def capture_asked(given: bool | None) -> bool:
     return os.environ.get(CAPTURE, "").strip().lower() in CAPTURED
 
 
-def fault(site: str, error: Exception) -> None:
-    """Say that something of ours failed, and go on."""
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")
-
-
 _tracer = functools.cache(functools.partial(trace.get_tracer, "telemetry"))
-_labels: set[str] = set()
-
-
-def _label(text: str) -> str:
-    """A label of a metric; beyond a hundred different texts they share one."""
-    if text not in _labels:
-        if len(_labels) >= MODELS:
-            return OTHER
-        _labels.add(text)
-    return text
-
-
-@functools.cache
-def _instruments() -> tuple[metrics.Histogram, metrics.Histogram]:
-    meter = metrics.get_meter("telemetry")
-    return (
-        meter.create_histogram(
-            names.GEN_AI_CLIENT_DURATION,
-            unit="s",
-            description="How long calls of language models took.",
-            explicit_bucket_boundaries_advisory=names.GEN_AI_DURATION_BUCKETS_S,
-        ),
-        meter.create_histogram(
-            names.GEN_AI_CLIENT_TOKENS,
-            unit="{token}",
-            description="Tokens that calls of language models used.",
-            explicit_bucket_boundaries_advisory=names.GEN_AI_TOKEN_BUCKETS,
-        ),
-    )
-
-
-def _whole(given: object) -> int | None:
-    """A count of tokens; numpy and Decimal will do, and a float that is whole."""
-    value = _values.clean(given)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if not math.isfinite(value) or value < 0 or value != int(value):
-        return None
-    return int(value)
-
-
-def _money(given: object) -> Decimal | None:
-    """An amount of money, exact where it came exact."""
-    value = given if type(given) is Decimal else _values.clean(given)
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        return None
-    money = value if isinstance(value, Decimal) else Decimal(str(value))
-    return money if money.is_finite() and money >= 0 else None

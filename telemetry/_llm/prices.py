@@ -3,7 +3,7 @@ What a call costs by the price table of the optional package `genai-prices`.
 
 No table of our own: prices change weekly. The package is imported when the first price is asked
 for, never before; without it, or for a model that it does not know, there is no cost, and one line
-on stderr says why. It works from the prices that it ships with and asks nobody.
+on stderr says why. It works from the prices that it ships with and opens no connection.
 """
 
 from decimal import Decimal

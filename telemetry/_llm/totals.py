@@ -9,21 +9,26 @@ comes after shares one row.
 """
 
 import os
+import re
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from telemetry import _diagnostics, _values
+from telemetry import attributes as names
+
 ROWS: Final = 1000
 CURRENCIES: Final = 8
 OTHER: Final = "_OTHER"
 Key = tuple[str, str, str]
+_CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 @dataclass(slots=True)
 class Usage:
-    """What one call used; None where nobody said."""
+    """What one call used; None where nothing was reported."""
 
     input: int | None = None
     output: int | None = None
@@ -33,6 +38,40 @@ class Usage:
     cost: Decimal | None = None
     currency: str = "USD"
     source: str = ""
+
+    def count(self, **given: object) -> None:
+        """Take counts of tokens, by the fields above; None changes nothing."""
+        for kind, count in given.items():
+            whole = _values.whole(count)
+            if whole is not None:
+                setattr(self, kind, whole)
+            elif count is not None:
+                text = f"tokens({kind}=...) takes a whole number, 0 or more; it was left out"
+                _diagnostics.say("tokens", text)
+
+    def pay(self, amount: object, currency: object, source: object) -> None:
+        """Take the cost, if amount and currency are such."""
+        money, code = _values.money(amount), _values.text(currency, 16)
+        if money is None or not _CURRENCY.fullmatch(code):
+            text = "cost() takes an amount, 0 or more, and a currency such as USD; it was left out"
+            _diagnostics.say("cost", text)
+            return
+        self.cost, self.currency, self.source = money, code, _values.text(source, 64)
+
+    def attributes(self) -> dict[str, Any]:
+        """What the call's span says about it."""
+        facts: dict[str, Any] = {
+            names.GEN_AI_USAGE_INPUT_TOKENS: self.input,
+            names.GEN_AI_USAGE_OUTPUT_TOKENS: self.output,
+            names.GEN_AI_USAGE_CACHE_READ: self.cached,
+            names.GEN_AI_USAGE_CACHE_CREATION: self.cache_created,
+            names.GEN_AI_USAGE_REASONING: self.reasoning,
+        }
+        if self.cost is not None:
+            facts[names.GEN_AI_USAGE_COST] = float(self.cost)
+            facts[names.GEN_AI_USAGE_COST_CURRENCY] = self.currency
+            facts[names.GEN_AI_USAGE_COST_SOURCE] = self.source
+        return facts
 
 
 @dataclass(slots=True)
@@ -71,19 +110,19 @@ class Table:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._rows: dict[Key, Row] = {}
+        self._by_key: dict[Key, Row] = {}
 
     def add(self, key: Key, usage: Usage, seconds: float, *, failed: bool, fallback: bool) -> None:
         """Add one call."""
         with self._lock:
-            if key not in self._rows and len(self._rows) >= ROWS:
+            if key not in self._by_key and len(self._by_key) >= ROWS:
                 key = (OTHER, OTHER, OTHER)
-            row = self._rows.get(key)
+            row = self._by_key.get(key)
             if row is None:
-                row = self._rows[key] = Row()
+                row = self._by_key[key] = Row()
             row.add(usage, seconds, failed=failed, fallback=fallback)
 
-    def told(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         """The rows, in the order in which they began; amounts of money as floats."""
         with self._lock:
             return [
@@ -101,7 +140,7 @@ class Table:
                     "seconds": round(row.seconds, 6),
                     "cost": {currency: float(amount) for currency, amount in row.cost.items()},
                 }
-                for (tenant, provider, model), row in self._rows.items()
+                for (tenant, provider, model), row in self._by_key.items()
             ]
 
 

@@ -21,7 +21,7 @@ from opentelemetry import trace
 from telemetry import _values
 from telemetry._context import scope
 from telemetry._logs import record as records
-from telemetry._redaction import policy
+from telemetry._redaction import redactor as redaction
 from telemetry._values import Value
 from telemetry.attributes import (
     CONTEXT,
@@ -49,7 +49,7 @@ def _escape(found: re.Match[str]) -> str:
 
 def split(record: logging.LogRecord) -> tuple[dict[str, Value], dict[str, Value]]:
     """The record's own fields and the ids in force, by the names that people type."""
-    redactor = policy.lines()
+    redactor = redaction.local()
     fields = redactor.attributes(records.fields(record))
     ids: dict[str, Value] = {}
     for name, value in redactor.attributes(scope.effective()).items():
@@ -60,13 +60,13 @@ def split(record: logging.LogRecord) -> tuple[dict[str, Value], dict[str, Value]
 
 def message(record: logging.LogRecord) -> str:
     """The record's message as it may be seen."""
-    return policy.lines().text(records.message(record))
+    return redaction.local().text(records.message(record))
 
 
 def exception(error: BaseException) -> tuple[str, str, str]:
     """Type, message and traceback of an exception as they may be seen."""
     kind, text, stack = _values.exception(error)
-    seen = policy.lines().attributes({EXCEPTION_MESSAGE: text, EXCEPTION_STACKTRACE: stack})
+    seen = redaction.local().attributes({EXCEPTION_MESSAGE: text, EXCEPTION_STACKTRACE: stack})
     return kind, str(seen.get(EXCEPTION_MESSAGE, "")), str(seen.get(EXCEPTION_STACKTRACE, ""))
 
 
@@ -81,7 +81,7 @@ class Json(logging.Formatter):
         line: dict[str, Any] = {
             "timestamp": _utc(record).isoformat(timespec="microseconds"),
             "level": record.levelname,
-            "logger_name": policy.lines().text(record.name),
+            "logger_name": redaction.local().text(record.name),
             "function_name": record.funcName,
             "line_number": record.lineno,
             "message": message(record),
@@ -146,7 +146,7 @@ class Logfmt(logging.Formatter):
         pairs: dict[str, Value] = {
             "ts": _utc(record).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "logger": policy.lines().text(record.name),
+            "logger": redaction.local().text(record.name),
             "msg": message(record),
         }
         rest = {**named, **ids}

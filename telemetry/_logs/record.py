@@ -9,7 +9,6 @@ wins over the id of the scope.
 
 import logging
 import re
-import threading
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
@@ -42,17 +41,8 @@ OVERHEAD: Final = 200
 """About how many bytes a record has besides its texts."""
 
 
-class Nesting(threading.local):
-    """
-    How many log calls and handlers of ours this thread is inside of.
-
-    A value whose own `__str__` logs the value would go on for ever, and double at each handler.
-    """
-
-    depth = 0
-
-
-nesting = Nesting()
+nesting: Final = _values.Recursion()
+"""How many log calls and handlers of ours this thread is inside of: each would double what one logs."""
 
 
 class NoLock:

@@ -16,7 +16,7 @@
 The evaluation holds the parts, not the calculator: a hundred at once do not mix, and code below
 finds the running one by `current_evaluation()`. When the block ends, one span, one event
 `risk.score.evaluated` and the histograms say the same. A member that is missing leaves its weight
-to the others, visibly. When the application tells the blend that it computed itself (`e.blend =`),
+to the others, visibly. When the application reports the blend that it computed itself (`e.blend =`),
 that blend, and not the adjusted score, is compared with what the declared weights give.
 
 `final` is a business value: it is computed without telemetry and is right even if all of it fails.
@@ -25,19 +25,16 @@ that blend, and not the adjusted score, is compared with what the declared weigh
 import contextlib
 import math
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from opentelemetry import trace
 
-from telemetry import _diagnostics, _values
+from telemetry import _values
 from telemetry._ml import metrics, scoring
-from telemetry._ml.metrics import number, ratio, short
+from telemetry._ml.evaluation import Evaluation
+from telemetry._ml.metrics import number, short
 from telemetry._redaction import pseudonyms
-from telemetry._traces import span
 from telemetry.attributes import (
     RISK_ENSEMBLE_NAME,
     RISK_MODEL_NAME,
@@ -49,248 +46,8 @@ from telemetry.errors import ConfigError
 
 MEMBER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 RESERVED: Final = ("ensemble", "final", "scale_max", "bands", "value", "divergence", "evaluated")
-REASONS: Final = ("unavailable", "timeout")
 SUBJECTS: Final = ("hashed", "shortened", "plain")
-TEXTS: Final = 32
-"""At most so many adjustments and rules of one evaluation."""
 REMEMBERED: Final = 10_000
-
-
-class Evaluation:
-    """
-    One evaluation: tell it the parts, read the score.
-
-    Args:
-        ensemble: whose rules apply; None records nothing.
-        subject: whom the score is about.
-        new_span: whether to make a span, or to use the running one.
-        fields: what else goes on the span and the event.
-    """
-
-    def __init__(
-        self,
-        ensemble: "Ensemble | None",
-        subject: object = None,
-        *,
-        new_span: bool = True,
-        fields: Mapping[str, object] | None = None,
-    ) -> None:
-        self.ensemble = ensemble
-        self.subject = subject
-        self.fields = fields or {}
-        self.scores: dict[str, float] = {}
-        """Member -> score."""
-        self.confidences: dict[str, float] = {}
-        """Member -> confidence, from 0 to 1."""
-        self.absent: dict[str, str] = {}
-        """Member -> why it is missing, as far as the application said."""
-        self.adjustments: list[tuple[str, float]] = []
-        """What moved the score, in order."""
-        self.rules: list[str] = []
-        """The rules that fired."""
-        self.given_blend: float | None = None
-        self._given_confidence: float | None = None
-        self._ended = False
-        self._begun = 0.0
-        self._span = span.span(scoring.SPAN) if new_span else None
-        self._current: trace.Span = trace.INVALID_SPAN
-        self._token: Token[Evaluation | None] | None = None
-
-    # --- what the application tells ---
-
-    def member(self, name: str, score: object, *, confidence: object = None) -> None:
-        """
-        A member's score; a number of any kind, or an array of one.
-
-        Args:
-            name: of the member, as in the weights.
-            score: on the ensemble's scale; what is no finite number counts as missing.
-            confidence: how sure the member is, on the scale of `confidence_max`.
-        """
-        if self._closed("member") or self.ensemble is None:
-            return
-        name = str.__str__(name) if _values.is_a(name, str) else _values.text(name, 64)
-        if name not in self.ensemble.weights:
-            known = ", ".join(self.ensemble.weights)
-            _say("member", f"no member {name[:64]!r}; the weights have {known}")
-            return
-        found = number(score)
-        if found is None:
-            _say("score", f"the score of {name} is no finite number; the member counts as missing")
-            self.scores.pop(name, None)
-            return
-        self.scores[name] = found
-        if confidence is not None:
-            self._confident(name, confidence)
-
-    def missing(self, name: str, reason: "str | BaseException" = "unavailable") -> None:
-        """
-        A member has no score: `unavailable`, `timeout`, or the exception that says so.
-
-        A member of which nothing was said counts as unavailable.
-        """
-        if self._closed("missing"):
-            return
-        if _values.is_a(reason, BaseException):
-            reason = "timeout" if isinstance(reason, TimeoutError) else "unavailable"
-        reason = _values.text(reason, 64)
-        name = _values.text(name, _values.ID_TEXT)
-        self.scores.pop(name, None)
-        self.absent[name] = reason if reason in REASONS else "unavailable"
-
-    def adjust(self, reason: str, score: object) -> None:
-        """A threshold or an override that sets the score; they apply in order."""
-        if self._closed("adjust"):
-            return
-        found = number(score)
-        if found is None:
-            _say("adjust", "an adjustment is left out: its score is no finite number")
-        elif len(self.adjustments) < TEXTS:
-            self.adjustments.append((_values.text(reason, _values.ID_TEXT), found))
-        else:
-            self.adjustments[-1] = (_values.text(reason, _values.ID_TEXT), found)
-
-    def rule(self, *names: str) -> None:
-        """Rules that fired."""
-        if not self._closed("rule"):
-            room = max(TEXTS - len(self.rules), 0)
-            self.rules += [_values.text(name, _values.ID_TEXT) for name in names[:room]]
-
-    # --- what comes of it ---
-
-    @property
-    def expected(self) -> float | None:
-        """The blend that the declared weights give, over the members that are there."""
-        if self.ensemble is None:
-            return None
-        weights = self.ensemble.weights
-        total = math.fsum(weights[name] for name in self.scores)
-        if total > 0:
-            parts = (weights[name] * score for name, score in self.scores.items())
-            return round(math.fsum(parts) / total, 6)
-        if self.scores:  # only members without weight answered
-            return round(math.fsum(self.scores.values()) / len(self.scores), 6)
-        return None
-
-    @property
-    def blend(self) -> float | None:
-        """The score before adjustments. Assign the blend that you computed, and it is checked."""
-        return self.expected if self.given_blend is None else self.given_blend
-
-    @blend.setter
-    def blend(self, value: object) -> None:
-        if self._closed("blend"):
-            return
-        self.given_blend = number(value)
-        if self.given_blend is None and value is not None:
-            _say("blend", "the blend is no finite number; the declared weights count")
-
-    @property
-    def final(self) -> float | None:
-        """The score that counts; None while no member has answered and nothing was adjusted."""
-        return self.adjustments[-1][1] if self.adjustments else self.blend
-
-    @property
-    def band(self) -> str | None:
-        """The band of the final score."""
-        final = self.final
-        return None if final is None or self.ensemble is None else self.ensemble.band(final)
-
-    @property
-    def confidence(self) -> float | None:
-        """From 0 to 1: what was assigned, else the members' by weight."""
-        if self._given_confidence is not None:
-            return self._given_confidence
-        if self.ensemble is None:
-            return None
-        found = {name: value for name, value in self.confidences.items() if name in self.scores}
-        weights = [self.ensemble.weights[name] for name in found]
-        if not found:
-            return None
-        if not math.fsum(weights) > 0:
-            weights = [1.0] * len(found)
-        parts = (weight * value for weight, value in zip(weights, found.values(), strict=True))
-        return round(math.fsum(parts) / math.fsum(weights), 6)
-
-    @confidence.setter
-    def confidence(self, value: object) -> None:
-        if not self._closed("confidence") and value is not None:
-            self._confident(None, value)
-
-    @property
-    def fallback(self) -> str:
-        """`none`, or which member is missing and why."""
-        if self.ensemble is None:
-            return "none"
-        weighed = [name for name, weight in self.ensemble.weights.items() if weight > 0]
-        gone = [name for name in weighed if name not in self.scores]
-        if not gone:
-            return "none"
-        if len(gone) == len(weighed):
-            return "all_unavailable"
-        word = "rules" if gone[0] == "rule_based" else gone[0]
-        return f"{word}_{self.absent.get(gone[0], 'unavailable')}"
-
-    # --- the block ---
-
-    def __enter__(self) -> Self:
-        self._token = _running.set(self)
-        self._current = trace.get_current_span() if self._span is None else self._span.__enter__()
-        self._begun = time.perf_counter()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        seconds = time.perf_counter() - self._begun
-        self._ended = True
-        try:
-            scoring.finish(self, self._current, seconds, error)
-        finally:
-            if self._span is not None:
-                self._span.__exit__(kind, error, stack)
-            if self._token is not None:
-                with contextlib.suppress(ValueError):  # left in another context than entered
-                    _running.reset(self._token)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
-
-    def _confident(self, name: str | None, value: object) -> None:
-        most = 1.0 if self.ensemble is None else self.ensemble.confidence_max
-        found = ratio(value, most)
-        if found is None:
-            text = f"a confidence is left out: not between 0 and {short(most)}"
-            _say("confidence", f"{text}; is it percent? then Ensemble(confidence_max=100)")
-        elif name is None:
-            self._given_confidence = found
-        else:
-            self.confidences[name] = found
-
-    def _closed(self, what: str) -> bool:
-        if self._ended:
-            _say("late", f"{what} after the end of the evaluation changes nothing")
-        return self._ended
-
-
-_running: ContextVar[Evaluation | None] = ContextVar("otelier_evaluation", default=None)
-
-
-def current_evaluation() -> Evaluation:
-    """The running evaluation, for code below it; one that records nothing when there is none."""
-    running = _running.get()
-    return Evaluation(None, new_span=False) if running is None else running
 
 
 class Ensemble:
@@ -310,7 +67,7 @@ class Ensemble:
         tolerance: how far a blend that the application computed may be from the declared weights.
         subjects: how the subject is sent: `hashed`, `shortened` or `plain`.
         labels: ids or fields (`tenant_id`, `chain`) that also label the metrics; few values each.
-        name: tells ensembles of one program apart.
+        name: distinguishes ensembles of one program.
 
     Raises:
         ConfigError: the declaration is inconsistent; all problems are listed. Nothing later raises.
@@ -390,6 +147,16 @@ class Ensemble:
             return pseudonyms.shorten(subject)
         return _values.text(subject, _values.ID_TEXT)
 
+    def finish(
+        self,
+        evaluation: Evaluation,
+        current: trace.Span,
+        seconds: float,
+        error: BaseException | None,
+    ) -> None:
+        """Record an evaluation that has ended; raises nothing."""
+        scoring.finish(evaluation, self, current, seconds, error)
+
     def moved(self, subject: object, band: str) -> str | None:
         """The band that the subject was in, if it was in another; remembers this one."""
         key = pseudonyms.pseudonym(subject)
@@ -431,7 +198,3 @@ def _problems(ensemble: Ensemble) -> Iterable[str]:
         yield f"tolerance={ensemble.tolerance!r}: give points of the scale, 0 or more"
     if ensemble.subjects not in SUBJECTS:
         yield f"subjects={ensemble.subjects!r}: give one of {', '.join(SUBJECTS)}"
-
-
-def _say(site: str, text: str) -> None:
-    _diagnostics.say(f"ensemble {site}", f"Ensemble: {text}")

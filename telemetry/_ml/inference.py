@@ -1,5 +1,5 @@
 """
-`inference`: one call of a model as a span, histograms, an event, and its failure told once.
+`inference`: one call of a model as a span, histograms, an event, and its failure recorded once.
 
     with inference(model="wallet-risk", version="2025-10") as run:
         with run.stage("features"):
@@ -15,35 +15,17 @@ exemplar. What goes wrong in here is said on stderr; the model's own exception i
 
 import re
 import time
-from collections.abc import Callable
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Self
 
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 
 from telemetry import _diagnostics, _events, _values
-from telemetry._context import scope
+from telemetry import attributes as names
+from telemetry._context.block import Block, Decorator
 from telemetry._ml import metrics
 from telemetry._traces import span
-from telemetry.attributes import (
-    ERROR_TYPE,
-    RISK_CONFIDENCE,
-    RISK_INFERENCE_BATCH_SIZE,
-    RISK_INFERENCE_DURATION_S,
-    RISK_INFERENCE_EXCEPTION,
-    RISK_INFERENCE_FINISHED,
-    RISK_INFERENCE_SCORE,
-    RISK_INFERENCE_STAGE_NAME,
-    RISK_INFERENCE_STAGES,
-    RISK_MODEL_NAME,
-    RISK_MODEL_ROLE,
-    RISK_MODEL_VERSION,
-)
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 STAGES: Final = 16
@@ -97,13 +79,13 @@ class Inference:
         found: dict[str, Any] = _events.attributes(self._fields) | self.model
         size = metrics.number(self.batch_size)
         if size is not None:
-            found[RISK_INFERENCE_BATCH_SIZE] = int(size)
+            found[names.RISK_INFERENCE_BATCH_SIZE] = int(size)
         score = metrics.number(self.score)
         if score is not None:
-            found[RISK_INFERENCE_SCORE] = score
+            found[names.RISK_INFERENCE_SCORE] = score
         confidence = metrics.ratio(self.confidence, self._confidence_max)
         if confidence is not None:
-            found[RISK_CONFIDENCE] = confidence
+            found[names.RISK_CONFIDENCE] = confidence
         for name, given, read in (
             ("score", self.score, score),
             ("confidence", self.confidence, confidence),
@@ -113,7 +95,7 @@ class Inference:
                 text = f"{name}={_values.clean(given)!r} is left out: not a finite number in range"
                 _diagnostics.say(f"inference {name}", text)
         if self.stages:
-            found[RISK_INFERENCE_STAGES] = dict(self.stages)
+            found[names.RISK_INFERENCE_STAGES] = dict(self.stages)
         return found
 
     @property
@@ -122,7 +104,7 @@ class Inference:
         return self._live
 
 
-class Stage:
+class Stage(Block["Stage"]):
     """
     A part of an inference, as a block.
 
@@ -135,23 +117,18 @@ class Stage:
         self._run = run
         self._name = name
         self._begun = 0.0
-        self._labels = {**run.model, RISK_INFERENCE_STAGE_NAME: name}
+        self._labels = {**run.model, names.RISK_INFERENCE_STAGE_NAME: name}
         self._span: span.span | None = None
 
     def __enter__(self) -> Self:
         if self._run.live:
-            model = self._run.model.get(RISK_MODEL_NAME, "")
+            model = self._run.model.get(names.RISK_MODEL_NAME, "")
             self._span = span.span(f"{self._name} {model}", **self._labels)
             self._span.__enter__()
         self._begun = time.perf_counter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
             seconds = time.perf_counter() - self._begun
             stages = self._run.stages
@@ -161,24 +138,13 @@ class Stage:
             if self._run.live:
                 labels = self._labels
                 if error is not None:
-                    labels = {**labels, ERROR_TYPE: span.error_type(error)}
+                    labels = {**labels, names.ERROR_TYPE: span.error_type(error)}
                 metrics.stage_duration().record(seconds, labels)
         except Exception as failure:
-            _fault(failure)
+            _diagnostics.fault("inference", failure)
         finally:
             if self._span is not None:
-                self._span.__exit__(kind, error, stack)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
+                self._span.__exit__(None, error, None)
 
 
 class _Running:
@@ -190,7 +156,7 @@ class _Running:
         self.owner = owner
         self.run = run
         self.outer = outer
-        self.span = span.span(f"infer {run.model[RISK_MODEL_NAME]}")
+        self.span = span.span(f"infer {run.model[names.RISK_MODEL_NAME]}")
         self.current: trace.Span = trace.INVALID_SPAN
         self.begun = 0.0
 
@@ -204,7 +170,7 @@ def current_inference() -> Inference:
     return Inference() if running is None else running.run
 
 
-class inference:  # noqa: N801 - used like a function
+class inference(Decorator[Inference]):  # noqa: N801 - used like a function
     """
     Record a call of a model: latency, stages, success, score, confidence, batch size.
 
@@ -233,13 +199,17 @@ class inference:  # noqa: N801 - used like a function
         confidence_max: float = 1.0,
         **fields: object,
     ) -> None:
-        labels = {RISK_MODEL_NAME: model, RISK_MODEL_VERSION: version, RISK_MODEL_ROLE: role}
+        labels = {
+            names.RISK_MODEL_NAME: model,
+            names.RISK_MODEL_VERSION: version,
+            names.RISK_MODEL_ROLE: role,
+        }
         self._model = {
             name: _values.text(value, _values.ID_TEXT)
             for name, value in labels.items()
             if value is not None
         }
-        self._model.setdefault(RISK_MODEL_NAME, "unknown")
+        self._model.setdefault(names.RISK_MODEL_NAME, "unknown")
         self._confidence_max = metrics.number(confidence_max) or 1.0
         self._fields = fields
         self._entered: list[_Running] = []
@@ -253,15 +223,10 @@ class inference:  # noqa: N801 - used like a function
             _running.set(running)
             running.begun = time.perf_counter()
         except Exception as error:
-            _fault(error)
+            _diagnostics.fault("inference", error)
         return run
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         ended = time.perf_counter()
         running = self._leave()
         if running is None:
@@ -271,7 +236,7 @@ class inference:  # noqa: N801 - used like a function
         except Exception as failure:
             _events.lost("inference", failure)
         finally:
-            running.span.__exit__(kind, error, stack)
+            running.span.__exit__(None, error, None)
 
     def _leave(self) -> _Running | None:
         """The inference that ends: ours in this context, or ours at all if entered in another."""
@@ -285,22 +250,8 @@ class inference:  # noqa: N801 - used like a function
                 return running
             return self._entered.pop() if self._entered else None
         except Exception as error:
-            _fault(error)
+            _diagnostics.fault("inference", error)
             return None
-
-    async def __aenter__(self) -> Inference:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return scope.decorated(function, self._again)
 
     def _again(self) -> "inference":
         again = inference.__new__(inference)
@@ -313,30 +264,26 @@ def finish(
 ) -> None:
     """Histogram, exception, span attributes and event of an inference that ended."""
     labels = run.model
-    found = run.attributes() | {RISK_INFERENCE_DURATION_S: seconds}
+    found = run.attributes() | {names.RISK_INFERENCE_DURATION_S: seconds}
     if error is not None:
         kind = span.error_type(error)
-        labels = {**labels, ERROR_TYPE: kind}
-        found[ERROR_TYPE] = kind
+        labels = {**labels, names.ERROR_TYPE: kind}
+        found[names.ERROR_TYPE] = kind
         if run.failed_stage is not None:
-            found[RISK_INFERENCE_STAGE_NAME] = run.failed_stage
+            found[names.RISK_INFERENCE_STAGE_NAME] = run.failed_stage
     metrics.inference_duration().record(seconds, labels)
     current.set_attributes(found)
-    name = run.model[RISK_MODEL_NAME]
+    name = run.model[names.RISK_MODEL_NAME]
     if isinstance(error, Exception):
         # the caller is expected to live without the model: WARN, not ERROR
-        _events.tell_once(
-            RISK_INFERENCE_EXCEPTION,
+        _events.record_once(
+            names.RISK_INFERENCE_EXCEPTION,
             error,
             dict(labels),
             scope=metrics.SCOPE,
             body=f"{name} failed",
             severity=SeverityNumber.WARN,
         )
-    outcome = "inferred" if error is None else f"failed: {labels[ERROR_TYPE]}"
+    outcome = "inferred" if error is None else f"failed: {labels[names.ERROR_TYPE]}"
     body = f"{name} {outcome} in {seconds * 1000:.2f} ms"
-    _events.emit(RISK_INFERENCE_FINISHED, found, scope=metrics.SCOPE, body=body)
-
-
-def _fault(error: Exception) -> None:
-    _diagnostics.say("inference", f"inference: {_values.text(error)}", level="error")
+    _events.emit(names.RISK_INFERENCE_FINISHED, found, scope=metrics.SCOPE, body=body)

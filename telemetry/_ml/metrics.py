@@ -4,7 +4,7 @@ Instruments of inferences and ensembles, and how a number is read.
 Made at first use, on the global meter. Buckets of scores are every band edge plus 20 equal steps
 of the scale, so that shares of bands and drift can be computed from buckets alone; a bucket ends
 with its edge, as bands do. Buckets belong to an instrument, so ensembles with other scales or bands
-get a meter of their own, told apart by an attribute of its scope that spells the bands out.
+get a meter of their own, distinguished by an attribute of its scope that spells the bands out.
 """
 
 import functools
@@ -16,18 +16,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Counter, Histogram
 
 from telemetry import _values
-from telemetry.attributes import (
-    DURATION_BUCKETS_S,
-    INFERENCE_BUCKETS_S,
-    RISK_BAND_TRANSITIONS,
-    RISK_CONFIDENCE_VALUE,
-    RISK_EVALUATION_DURATION,
-    RISK_INFERENCE_DURATION,
-    RISK_INFERENCE_STAGE_DURATION,
-    RISK_SCORE_BANDS,
-    RISK_SCORE_DIVERGENCE,
-    RISK_SCORE_VALUE,
-)
+from telemetry import attributes as names
 
 SCOPE: Final = "telemetry.ml"
 STEPS: Final = 20
@@ -37,10 +26,10 @@ STEPS: Final = 20
 def inference_duration() -> Histogram:
     """How long inferences take."""
     return metrics.get_meter(SCOPE).create_histogram(
-        RISK_INFERENCE_DURATION,
+        names.RISK_INFERENCE_DURATION,
         "s",
         "How long an inference took.",
-        explicit_bucket_boundaries_advisory=INFERENCE_BUCKETS_S,
+        explicit_bucket_boundaries_advisory=names.INFERENCE_BUCKETS_S,
     )
 
 
@@ -48,10 +37,10 @@ def inference_duration() -> Histogram:
 def stage_duration() -> Histogram:
     """How long the stages of inferences take."""
     return metrics.get_meter(SCOPE).create_histogram(
-        RISK_INFERENCE_STAGE_DURATION,
+        names.RISK_INFERENCE_STAGE_DURATION,
         "s",
         "How long a stage of an inference took.",
-        explicit_bucket_boundaries_advisory=INFERENCE_BUCKETS_S,
+        explicit_bucket_boundaries_advisory=names.INFERENCE_BUCKETS_S,
     )
 
 
@@ -69,36 +58,36 @@ class Instruments:
 @functools.cache
 def instruments(bands: tuple[tuple[str, float], ...], scale_max: float) -> Instruments:
     """The instruments of all ensembles with these bands and this scale."""
-    told = ", ".join(f"{name} <= {short(edge)}" for name, edge in bands)
-    scores = metrics.get_meter(SCOPE, attributes={RISK_SCORE_BANDS: told})
+    spelt = ", ".join(f"{name} <= {short(edge)}" for name, edge in bands)
+    scores = metrics.get_meter(SCOPE, attributes={names.RISK_SCORE_BANDS: spelt})
     meter = metrics.get_meter(SCOPE)
     return Instruments(
         duration=meter.create_histogram(
-            RISK_EVALUATION_DURATION,
+            names.RISK_EVALUATION_DURATION,
             "s",
             "How long an evaluation took.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
+            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S,
         ),
         score=scores.create_histogram(
-            RISK_SCORE_VALUE,
+            names.RISK_SCORE_VALUE,
             "1",
             "Scores, by component.",
             explicit_bucket_boundaries_advisory=edges(bands, scale_max),
         ),
         divergence=scores.create_histogram(
-            RISK_SCORE_DIVERGENCE,
+            names.RISK_SCORE_DIVERGENCE,
             "1",
             "How far the members of an evaluation lie apart.",
             explicit_bucket_boundaries_advisory=steps(scale_max),
         ),
         confidence=meter.create_histogram(
-            RISK_CONFIDENCE_VALUE,
+            names.RISK_CONFIDENCE_VALUE,
             "1",
             "Confidences of evaluations.",
             explicit_bucket_boundaries_advisory=steps(1.0),
         ),
         transitions=meter.create_counter(
-            RISK_BAND_TRANSITIONS, "{transition}", "Subjects whose band changed."
+            names.RISK_BAND_TRANSITIONS, "{transition}", "Subjects whose band changed."
         ),
     )
 

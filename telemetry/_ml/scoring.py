@@ -1,72 +1,47 @@
 """
 What an evaluation leaves behind when it ends: span attributes, histogram points, events.
 
-Everything is computed from the parts that the evaluation holds, once, and said three times with
+Everything is computed from the parts that the evaluation holds, once, and recorded three times with
 the same names. The check of the arithmetic is here too: a blend that the application computed is
 compared with the declared weights, and a difference is classified, because a silent fallback, a
 clamp and a drifted weight are different faults.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 
-from telemetry import _events
+from telemetry import _events, attributes
 from telemetry._context import scope
+from telemetry._ml.evaluation import Evaluation, Rules
 from telemetry._ml.metrics import SCOPE, short
 from telemetry._traces import span
-from telemetry.attributes import (
-    ERROR_TYPE,
-    RISK_ADJUSTMENTS,
-    RISK_BAND,
-    RISK_BAND_CHANGED,
-    RISK_BAND_FROM,
-    RISK_BAND_TO,
-    RISK_COMPONENT,
-    RISK_CONFIDENCE,
-    RISK_ENSEMBLE_CAUSE,
-    RISK_ENSEMBLE_EFFECTIVE_WEIGHT,
-    RISK_ENSEMBLE_EXPECTED,
-    RISK_ENSEMBLE_MISMATCH,
-    RISK_ENSEMBLE_RESIDUAL,
-    RISK_EVALUATION_DURATION_S,
-    RISK_EVALUATION_EXCEPTION,
-    RISK_FALLBACK,
-    RISK_RULES_FIRED,
-    RISK_SCORE_ENSEMBLE,
-    RISK_SCORE_EVALUATED,
-    RISK_SCORE_FINAL,
-    RISK_SCORE_SCALE_MAX,
-    RISK_SUBJECT_ID,
-)
 
-if TYPE_CHECKING:
-    from telemetry._ml.ensemble import Ensemble, Evaluation
-
-SPAN: Final = "evaluate risk.score"
 NO_SCORE: Final = "no_score"
 LEAST_SPREAD: Final = 0.01
-"""Below this share of the scale the members are too close to tell a weight from rounding."""
+"""Below this share of the scale the members are too close to distinguish a weight from rounding."""
 NEAR: Final = 0.02
 """So close to 0 or 1 an effective weight is a fallback."""
 
 
 def finish(
-    e: "Evaluation", current: trace.Span, seconds: float, error: BaseException | None
+    e: Evaluation,
+    ensemble: Rules,
+    current: trace.Span,
+    seconds: float,
+    error: BaseException | None,
 ) -> None:
-    """Say all of it; nothing is raised."""
-    if e.ensemble is None:
-        return
+    """Record all of it; nothing is raised."""
     try:
-        _finish(e, e.ensemble, current, seconds, error)
+        _finish(e, ensemble, current, seconds, error)
     except Exception as failure:
         _events.lost("Ensemble", failure)
 
 
 def _finish(
-    e: "Evaluation",
-    ensemble: "Ensemble",
+    e: Evaluation,
+    ensemble: Rules,
     current: trace.Span,
     seconds: float,
     error: BaseException | None,
@@ -75,80 +50,89 @@ def _finish(
     kind = None
     if error is not None:
         kind = span.error_type(error)
-    elif RISK_SCORE_FINAL not in found:
+    elif attributes.RISK_SCORE_FINAL not in found:
         kind = NO_SCORE
     if kind is not None:
-        found[ERROR_TYPE] = kind
+        found[attributes.ERROR_TYPE] = kind
     _measure(e, ensemble, found, seconds)
     current.set_attributes(found)
     if isinstance(error, Exception):
-        _events.tell_once(
-            RISK_EVALUATION_EXCEPTION,
+        _events.record_once(
+            attributes.RISK_EVALUATION_EXCEPTION,
             error,
-            {**ensemble.attributes, ERROR_TYPE: kind},
+            {**ensemble.attributes, attributes.ERROR_TYPE: kind},
             scope=SCOPE,
             body="the evaluation failed",
             severity=SeverityNumber.ERROR,
         )
-    _events.emit(RISK_SCORE_EVALUATED, dict(found), scope=SCOPE, body=_told(e, found))
+    _events.emit(
+        attributes.RISK_SCORE_EVALUATED, dict(found), scope=SCOPE, body=_sentence(e, found)
+    )
     if kind is None:
         _check(e, ensemble, found)
         _follow(e, ensemble, found)
 
 
-def _attributes(e: "Evaluation", ensemble: "Ensemble", seconds: float) -> dict[str, Any]:
+def _attributes(e: Evaluation, ensemble: Rules, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = _events.attributes(e.fields) | ensemble.attributes
     if e.subject is not None:
-        found[RISK_SUBJECT_ID] = ensemble.named(e.subject)
+        found[attributes.RISK_SUBJECT_ID] = ensemble.named(e.subject)
     for name, weight in ensemble.weights.items():
         found[f"risk.weight.{name}"] = weight
         if name in e.scores:
             found[f"risk.score.{name}"] = e.scores[name]
-    found[RISK_SCORE_SCALE_MAX] = ensemble.scale_max
-    found[RISK_FALLBACK] = e.fallback
-    found[RISK_EVALUATION_DURATION_S] = seconds
+    found[attributes.RISK_SCORE_SCALE_MAX] = ensemble.scale_max
+    found[attributes.RISK_FALLBACK] = e.fallback
+    found[attributes.RISK_EVALUATION_DURATION_S] = seconds
     outcome = {
-        RISK_SCORE_ENSEMBLE: e.blend,
-        RISK_SCORE_FINAL: e.final,
-        RISK_BAND: e.band,
-        RISK_CONFIDENCE: e.confidence,
+        attributes.RISK_SCORE_ENSEMBLE: e.blend,
+        attributes.RISK_SCORE_FINAL: e.final,
+        attributes.RISK_BAND: e.band,
+        attributes.RISK_CONFIDENCE: e.confidence,
     }
     found.update({name: value for name, value in outcome.items() if value is not None})
     if e.rules:
-        found[RISK_RULES_FIRED] = list(e.rules)
+        found[attributes.RISK_RULES_FIRED] = list(e.rules)
     if e.adjustments:
-        found[RISK_ADJUSTMENTS] = [f"{why} -> {short(score)}" for why, score in e.adjustments]
+        found[attributes.RISK_ADJUSTMENTS] = [
+            f"{why} -> {short(score)}" for why, score in e.adjustments
+        ]
     return found
 
 
-def _measure(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any], seconds: float) -> None:
+def _measure(e: Evaluation, ensemble: Rules, found: dict[str, Any], seconds: float) -> None:
     instruments = ensemble.instruments()
-    labels: dict[str, Any] = {**ensemble.attributes, RISK_FALLBACK: found[RISK_FALLBACK]}
+    labels: dict[str, Any] = {
+        **ensemble.attributes,
+        attributes.RISK_FALLBACK: found[attributes.RISK_FALLBACK],
+    }
     ids = scope.effective() if ensemble.labels else {}
     for keyword in ensemble.labels:
         name = scope.ATTRIBUTE.get(keyword, keyword)
         value = found.get(name, ids.get(name))
         if isinstance(value, (str, bool, int, float)):
             labels[name] = value
-    outcome: dict[str, str] = {key: found[key] for key in (RISK_BAND, ERROR_TYPE) if key in found}
+    outcome: dict[str, str] = {
+        key: found[key] for key in (attributes.RISK_BAND, attributes.ERROR_TYPE) if key in found
+    }
     instruments.duration.record(seconds, {**labels, **outcome})
-    if ERROR_TYPE in found:
+    if attributes.ERROR_TYPE in found:
         return
     for component, score in (
         *e.scores.items(),
-        ("ensemble", found.get(RISK_SCORE_ENSEMBLE)),
-        ("final", found[RISK_SCORE_FINAL]),
+        ("ensemble", found.get(attributes.RISK_SCORE_ENSEMBLE)),
+        ("final", found[attributes.RISK_SCORE_FINAL]),
     ):
         if score is not None:
-            instruments.score.record(score, {**labels, RISK_COMPONENT: component})
+            instruments.score.record(score, {**labels, attributes.RISK_COMPONENT: component})
     if len(e.scores) > 1:
         spread = max(e.scores.values()) - min(e.scores.values())
         instruments.divergence.record(spread, labels)
-    if RISK_CONFIDENCE in found:
-        instruments.confidence.record(found[RISK_CONFIDENCE], labels)
+    if attributes.RISK_CONFIDENCE in found:
+        instruments.confidence.record(found[attributes.RISK_CONFIDENCE], labels)
 
 
-def _check(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any]) -> None:
+def _check(e: Evaluation, ensemble: Rules, found: dict[str, Any]) -> None:
     """Does the blend that the application computed follow from the declared weights?"""
     given, expected = e.given_blend, e.expected
     if given is None or expected is None or abs(given - expected) <= ensemble.tolerance:
@@ -160,24 +144,24 @@ def _check(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any]) -> None
         cause = "silent_fallback"
     else:
         cause = "weight_drift"
-    told = {
+    mismatch = {
         **found,
-        RISK_ENSEMBLE_EXPECTED: expected,
-        RISK_ENSEMBLE_RESIDUAL: round(given - expected, 6),
-        RISK_ENSEMBLE_CAUSE: cause,
+        attributes.RISK_ENSEMBLE_EXPECTED: expected,
+        attributes.RISK_ENSEMBLE_RESIDUAL: round(given - expected, 6),
+        attributes.RISK_ENSEMBLE_CAUSE: cause,
     }
     if weight is not None:
-        told[RISK_ENSEMBLE_EFFECTIVE_WEIGHT] = weight
+        mismatch[attributes.RISK_ENSEMBLE_EFFECTIVE_WEIGHT] = weight
     _events.emit(
-        RISK_ENSEMBLE_MISMATCH,
-        told,
+        attributes.RISK_ENSEMBLE_MISMATCH,
+        mismatch,
         scope=SCOPE,
         body=f"blend {short(given)} instead of {short(expected)}: {cause}",
         severity=SeverityNumber.WARN,
     )
 
 
-def effective_weight(e: "Evaluation", ensemble: "Ensemble") -> float | None:
+def effective_weight(e: Evaluation, ensemble: Rules) -> float | None:
     """The weight of the last of two members that would explain the blend; None if it says nothing."""
     names = [name for name, weight in ensemble.weights.items() if weight > 0 and name in e.scores]
     if len(names) != 2 or e.given_blend is None:
@@ -188,34 +172,38 @@ def effective_weight(e: "Evaluation", ensemble: "Ensemble") -> float | None:
     return round((e.given_blend - first) / (last - first), 6)
 
 
-def _follow(e: "Evaluation", ensemble: "Ensemble", found: dict[str, Any]) -> None:
+def _follow(e: Evaluation, ensemble: Rules, found: dict[str, Any]) -> None:
     """Has the subject come from another band?"""
-    band = found[RISK_BAND]
+    band = found[attributes.RISK_BAND]
     before = None if e.subject is None else ensemble.moved(e.subject, band)
     if before is None:
         return
-    change = {RISK_BAND_FROM: before, RISK_BAND_TO: band}
+    change = {attributes.RISK_BAND_FROM: before, attributes.RISK_BAND_TO: band}
     ensemble.instruments().transitions.add(1, {**ensemble.attributes, **change})
-    kept = (RISK_SUBJECT_ID, RISK_SCORE_FINAL, RISK_SCORE_SCALE_MAX)
+    kept = (
+        attributes.RISK_SUBJECT_ID,
+        attributes.RISK_SCORE_FINAL,
+        attributes.RISK_SCORE_SCALE_MAX,
+    )
     _events.emit(
-        RISK_BAND_CHANGED,
+        attributes.RISK_BAND_CHANGED,
         {**ensemble.attributes, **{key: found[key] for key in kept}, **change},
         scope=SCOPE,
         body=f"band changed from {before} to {band}",
     )
 
 
-def _told(e: "Evaluation", found: dict[str, Any]) -> str:
+def _sentence(e: Evaluation, found: dict[str, Any]) -> str:
     """The event as a line for people."""
     parts = [f"{name}={short(score)}" for name, score in e.scores.items()]
-    if RISK_SCORE_ENSEMBLE in found:
-        parts.append(f"ensemble={short(found[RISK_SCORE_ENSEMBLE])}")
-    parts += found.get(RISK_ADJUSTMENTS, [])
-    if found[RISK_FALLBACK] != "none":
-        parts.append(f"fallback={found[RISK_FALLBACK]}")
-    if ERROR_TYPE in found:
-        parts.append(f"error={found[ERROR_TYPE]}")
+    if attributes.RISK_SCORE_ENSEMBLE in found:
+        parts.append(f"ensemble={short(found[attributes.RISK_SCORE_ENSEMBLE])}")
+    parts += found.get(attributes.RISK_ADJUSTMENTS, [])
+    if found[attributes.RISK_FALLBACK] != "none":
+        parts.append(f"fallback={found[attributes.RISK_FALLBACK]}")
+    if attributes.ERROR_TYPE in found:
+        parts.append(f"error={found[attributes.ERROR_TYPE]}")
     score = "none"
-    if RISK_SCORE_FINAL in found:
-        score = f"{short(found[RISK_SCORE_FINAL])} {found[RISK_BAND]}"
+    if attributes.RISK_SCORE_FINAL in found:
+        score = f"{short(found[attributes.RISK_SCORE_FINAL])} {found[attributes.RISK_BAND]}"
     return f"Risk score {score} [{', '.join(parts)}]"

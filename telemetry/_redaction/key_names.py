@@ -71,7 +71,7 @@ def compact(name: str) -> str:
 
 
 def secret(found: list[str], names: frozenset[str] = SECRET) -> str | None:
-    """The secret name that a name of these words ends with, but for words that tell the form."""
+    """The secret name that a name of these words ends with, but for words that name the form."""
     end = len(found)
     while end:
         ending = ""

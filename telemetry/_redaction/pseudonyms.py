@@ -1,7 +1,7 @@
 """
 Identifiers of people and wallets, made harmless before they leave the process.
 
-`pseudonym` is a keyed hash: the same subject gives the same id, and without the key nobody can
+`pseudonym` is a keyed hash: the same subject gives the same id, and without the key no one can
 hash a list of known addresses and compare. The key is TELEMETRY_SUBJECT_KEY; give all processes
 the same one and their ids match. Without it the key is random, made when this module is imported:
 ids then match within this process and its forks only, which is safe and is said once.

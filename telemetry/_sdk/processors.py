@@ -41,12 +41,12 @@ from opentelemetry.util.types import Attributes
 from telemetry import _diagnostics, _values
 from telemetry._context import request as requests
 from telemetry._context import scope
-from telemetry._context.request import Ours
 from telemetry._export.queue import Courier
 from telemetry._export.record_redactor import Gate
 from telemetry._logs import root
 from telemetry._native import fast_weigh
 from telemetry._otel_context import plain, stamp
+from telemetry._sdk.request_processors import Ours
 from telemetry._traces import guarded_span
 from telemetry.attributes import AUDIT_STREAM
 

@@ -2,9 +2,9 @@
 Blocks of code as spans: `span` for a step, `LogContext` for an operation that is also logged.
 
 An exception that leaves a block gives the span status ERROR and `error.type`, and nothing more:
-its text and traceback are recorded once, as a log record, by whoever logs it (the conventions have
+its text and traceback are recorded once, as a log record, by the code that logs it (the conventions have
 retired exceptions on spans). `LogContext` does log, so it is the one that records; an exception
-that crosses several of them is told in full by the innermost only.
+that crosses several of them is recorded in full by the innermost only.
 
 The application's exception is never touched or replaced, and a failure in here is never raised.
 """
@@ -13,28 +13,24 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Self
 
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
 
 from telemetry import _diagnostics, _values
 from telemetry._context import scope
+from telemetry._context.block import Decorator
+from telemetry._context.recorded import already_recorded
 from telemetry._logs import logger as _logging
 from telemetry._traces import operation_metrics
 from telemetry.attributes import ERROR_TYPE, EXECUTION_STATUS, EXECUTION_TIME_MS, OPERATION
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_TOLD: Final = "_otelier_told"
 _HERE: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120 - compared with file names
 """The folder of this package: its frames are not the application's."""
 
 
-class span:  # noqa: N801 - used like a function
+class span(Decorator[trace.Span]):  # noqa: N801 - used like a function
     """
     A span around a block, a function or a coroutine.
 
@@ -71,15 +67,10 @@ class span:  # noqa: N801 - used like a function
             self._running.append((started, attach(trace.set_span_in_context(started))))
             return started
         except Exception as error:
-            _fault("span", error)
+            _diagnostics.fault("span", error)
             return trace.INVALID_SPAN
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
             if not self._running:
                 return
@@ -90,26 +81,13 @@ class span:  # noqa: N801 - used like a function
                 ended.set_attribute(ERROR_TYPE, error_type(error))
             ended.end()
         except Exception as failure:
-            _fault("span", failure)
+            _diagnostics.fault("span", failure)
 
-    async def __aenter__(self) -> trace.Span:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return scope.decorated(
-            function, lambda: span(self._name, kind=self._kind, **self._attributes)
-        )
+    def _again(self) -> "span":
+        return span(self._name, kind=self._kind, **self._attributes)
 
 
-class LogContext:
+class LogContext(Decorator["LogContext"]):
     """
     Time a block: one span, one log record and one histogram point when it ends.
 
@@ -150,23 +128,18 @@ class LogContext:
         self._ids.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         try:
             self._finish(error)
         except Exception as failure:
-            _fault("LogContext", failure)
+            _diagnostics.fault("LogContext", failure)
         finally:
-            self._ids.__exit__(kind, error, stack)
-            self._span.__exit__(kind, error, stack)
+            self._ids.__exit__(None, error, None)
+            self._span.__exit__(None, error, None)
 
     def _finish(self, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._begun
-        # what is no Exception is somebody else's wish to stop: cancellation, Ctrl-C, exit
+        # what is no Exception asks the program to stop: cancellation, Ctrl-C, exit
         stopped = "cancelled" if error is not None else "success"
         status = "error" if isinstance(error, Exception) else stopped
         labels: dict[str, str] = {OPERATION: self._name, EXECUTION_STATUS: status}
@@ -183,25 +156,12 @@ class LogContext:
         self._logger.error(
             f"{self._name} failed",
             extra={**fields, ERROR_TYPE: labels[ERROR_TYPE]},
-            exc_info=None if told(error) else error,
+            exc_info=None if already_recorded(error) else error,
             stacklevel=_outside(),
         )
 
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, stack)
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return scope.decorated(
-            function, lambda: LogContext(self._name, logger=self._logger, **self._fields)
-        )
+    def _again(self) -> "LogContext":
+        return LogContext(self._name, logger=self._logger, **self._fields)
 
 
 def _outside() -> int:
@@ -214,22 +174,8 @@ def _outside() -> int:
     return level
 
 
-def told(error: BaseException) -> bool:
-    """Whether the exception was recorded in full before; from now on it was."""
-    before = getattr(error, _TOLD, False)
-    try:
-        setattr(error, _TOLD, True)
-    except Exception:
-        return False  # an exception without room for a mark is told each time
-    return before is True
-
-
 def error_type(error: BaseException) -> str:
     """The exception's class, fully qualified unless it is a builtin."""
     kind = type(error)
     plain = kind.__module__ in ("builtins", "__main__")
     return kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _fault(site: str, error: Exception) -> None:
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")

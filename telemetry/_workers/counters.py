@@ -2,7 +2,7 @@
 What workers count: per role for the metrics, per worker for its statistics.
 
 The metrics of counters are observable ones that read the same integers as the statistics do: a
-count costs an addition and not a measurement of the SDK (which is twenty times as dear), and the
+count costs an addition and not a measurement of the SDK (which takes twenty times as long), and the
 two can never disagree. The numbers of a role outlive its workers, since a sum that goes back is a
 restart to every reader. Everything that becomes a label is bounded: roles, reasons, names.
 
@@ -58,7 +58,7 @@ _METRICS: Final = {
 }
 
 
-class Ledger:
+class RoleCounters:
     """
     The published numbers of one role in this process; its lock guards its workers' numbers too.
 
@@ -105,7 +105,7 @@ class Ledger:
         return given
 
 
-class Numbers:
+class WorkerCounters:
     """
     What one worker has done in this process: since its last statistics, and before them.
 
@@ -113,12 +113,12 @@ class Numbers:
     before, so that what each order pays for is paid once.
 
     Args:
-        ledger: of the worker's role.
+        shared: of the worker's role.
         counters: what the role counts.
     """
 
-    def __init__(self, ledger: Ledger, counters: Iterable[str]) -> None:
-        self.ledger = ledger
+    def __init__(self, shared: RoleCounters, counters: Iterable[str]) -> None:
+        self.shared = shared
         self.pid = process_id()
         self.instance = uuid.uuid4().hex[:16]
         self.sequence = 0
@@ -136,20 +136,20 @@ class Numbers:
     def ended(self, outcome: str, seconds: float) -> None:
         """An order has ended; call it with the lock held."""
         self.active -= 1
-        window, ledger = self.window, self.ledger
+        window, shared = self.window, self.shared
         window.processed += 1
         window.tallies[_TALLY[outcome]] += 1
         window.seconds += seconds
         window.samples.append(seconds)
-        ledger.active -= 1
-        ledger.shown = True
-        counts = ledger.counts[names.ORDER_PROCESS_OUTCOMES]
+        shared.active -= 1
+        shared.shown = True
+        counts = shared.counts[names.ORDER_PROCESS_OUTCOMES]
         counts[outcome] = counts.get(outcome, 0) + 1
 
     def counted(self, counter: str) -> None:
         """Count one of what the role has declared; call it with the lock held."""
         self.counters[counter] += 1
-        counts = self.ledger.counts[names.ORDER_WORKER_COUNTS]
+        counts = self.shared.counts[names.ORDER_WORKER_COUNTS]
         counts[counter] = counts.get(counter, 0) + 1
 
     def step(self, given: str, counters: Mapping[str, str]) -> tuple[str, str, str | None]:
@@ -162,7 +162,7 @@ class Numbers:
         """
         known = self._steps.get(given)
         if known is None:
-            label = self.ledger.label("step", given)
+            label = self.shared.label("step", given)
             known = label, f"{label}_time_ms", counters.get(label)
             if len(self._steps) < LABELS:
                 self._steps[given] = known
@@ -170,17 +170,17 @@ class Numbers:
 
     def ran(self, step: str, seconds: float) -> None:
         """A step has run; call it with the lock held."""
-        steps, ledger = self.window.steps, self.ledger
+        steps, shared = self.window.steps, self.shared
         runs = steps.get(step)
         if runs is None:
             runs = steps[step] = Runs()
         runs.count += 1
         runs.samples.append(seconds)
-        counts = ledger.counts
+        counts = shared.counts
         numbers, times = counts[names.ORDER_STEP_RUNS], counts[names.ORDER_STEP_TIME]
         numbers[step] = numbers.get(step, 0) + 1
         times[step] = times.get(step, 0.0) + seconds
-        ledger.shown = True
+        shared.shown = True
 
     def turn(self, now: float) -> None:
         """Begin a new window; call it with the lock held."""
@@ -190,7 +190,7 @@ class Numbers:
 
 class Window:
     """
-    Numbers since a moment.
+    WorkerCounters since a moment.
 
     Args:
         since: monotonic seconds.
@@ -206,9 +206,9 @@ class Window:
         self.samples: deque[float] = deque(maxlen=SAMPLES)
         self.steps: dict[str, Runs] = {}
 
-    def told(self, now: float) -> dict[str, Any]:
+    def shown(self, now: float) -> dict[str, Any]:
         """As the statistics show it; quantiles are those of the last 1,024 orders."""
-        return _told(
+        return _statistics(
             now - self.since,
             self.tallies | {PROCESSED: self.processed},
             self.seconds,
@@ -252,7 +252,7 @@ class Before:
         for name, runs in window.steps.items():
             self._steps.setdefault(name, _Last()).add(runs.count, runs.samples)
 
-    def told(self, now: float, window: Window) -> dict[str, Any]:
+    def shown(self, now: float, window: Window) -> dict[str, Any]:
         """As the statistics show it, with the window that is not over yet."""
         tallies = {what: number + window.tallies[what] for what, number in self.tallies.items()}
         tallies[PROCESSED] += window.processed
@@ -264,7 +264,7 @@ class Before:
                 if runs is None
                 else (last.count + runs.count, last.samples(runs.samples))
             )
-        return _told(
+        return _statistics(
             now - self.since,
             tallies,
             self.seconds + window.seconds,
@@ -298,24 +298,24 @@ class _Last:
 _NOTHING: Final = _Last()
 
 
-def _told(
+def _statistics(
     seconds: float,
     tallies: dict[str, int],
     spent: float,
     samples: Iterable[float],
     steps: Mapping[str, tuple[int, Iterable[float]]],
 ) -> dict[str, Any]:
-    """Numbers as the statistics show them."""
-    told: dict[str, Any] = {"seconds": round(seconds, 3), **tallies}
+    """WorkerCounters as the statistics show them."""
+    shown: dict[str, Any] = {"seconds": round(seconds, 3), **tallies}
     processed = tallies[PROCESSED]
     if processed:
-        told["mean_ms"] = round(spent / processed * 1000, 3)
-    told.update(quantiles(samples))
+        shown["mean_ms"] = round(spent / processed * 1000, 3)
+    shown.update(quantiles(samples))
     if steps:
-        told["steps"] = {
+        shown["steps"] = {
             step: {"count": count, **quantiles(runs)} for step, (count, runs) in steps.items()
         }
-    return told
+    return shown
 
 
 def quantiles(samples: Iterable[float]) -> dict[str, float]:
@@ -330,21 +330,21 @@ def quantiles(samples: Iterable[float]) -> dict[str, float]:
     return {"p50_ms": rank(0.5), "p95_ms": rank(0.95), "max_ms": rank(1.0)}
 
 
-_ledgers: dict[tuple[str, str], Ledger] = {}
+_roles: dict[tuple[str, str], RoleCounters] = {}
 _lock = threading.Lock()
 _capture: object = None
 
 
-def ledger(role: str, action: str, counters: Iterable[str]) -> Ledger:
-    """The ledger of a role; beyond 64 roles they share one."""
+def of_role(role: str, action: str, counters: Iterable[str]) -> RoleCounters:
+    """The counters of a role; beyond 64 roles they share one."""
     with _lock:
         key = (role, action)
-        if key not in _ledgers and len(_ledgers) >= ROLES:
+        if key not in _roles and len(_roles) >= ROLES:
             key = (OTHER, OTHER)
-        found = _ledgers.get(key)
+        found = _roles.get(key)
         if found is None:
             shown = () if key[0] == OTHER else counters
-            found = _ledgers[key] = Ledger(*key, shown)
+            found = _roles[key] = RoleCounters(*key, shown)
         return found
 
 
@@ -399,9 +399,9 @@ def _active(_: metrics.CallbackOptions) -> list[metrics.Observation]:
     return [metrics.Observation(each.active, each.labels) for each in _shown()]
 
 
-def _shown() -> list[Ledger]:
+def _shown() -> list[RoleCounters]:
     follow_capture()
-    return [each for each in list(_ledgers.values()) if each.shown]
+    return [each for each in list(_roles.values()) if each.shown]
 
 
 def follow_capture() -> None:
@@ -413,14 +413,14 @@ def follow_capture() -> None:
         return
     _capture = running
     if running is not None:
-        for each in list(_ledgers.values()):
+        for each in list(_roles.values()):
             each.reset()
 
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - a lock that another thread of the parent held stays locked here
     _lock = threading.Lock()
-    for each in _ledgers.values():
+    for each in _roles.values():
         each.reset()
         each.active = 0
 

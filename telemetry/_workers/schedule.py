@@ -6,7 +6,7 @@ importing and forking start nothing. The exit hook is registered once the pipeli
 exists: hooks run in reverse order, so ours writes before the pipeline sends what is left. A child
 of multiprocessing leaves without exit hooks but runs finalizers, so it gets one.
 
-A worker that nobody closes is kept until the end of the process, since its last numbers are due
+A worker that is not closed is kept until the end of the process, since its last numbers are due
 then; beyond 256 of them the oldest is closed.
 """
 

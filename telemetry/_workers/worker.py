@@ -1,8 +1,8 @@
 """
 What a worker is behind its public face: its role, its numbers in this process, its statistics.
 
-`telemetry.workers.Worker` shows it to the application, `_worker_order.Order` feeds it, and
-`_worker_clock` asks it when statistics are due.
+`telemetry.workers.Worker` shows it to the application, an `Order` counts in it, and `schedule` asks
+it when statistics are due.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ NOTES: Final = {
 """Kind -> metric, event, level."""
 
 
-class Core:
+class WorkerState:
     """
     One role of the fleet.
 
@@ -69,27 +69,27 @@ class Core:
         self._every_orders = _positive(every_orders, 100.0)
         self._every_s = _positive(every_s, 300.0)
         self._declared = tuple(dict.fromkeys((*self.role.declared, *_named(counters))))
-        self._numbers: numbers.Numbers | None = None
+        self._numbers: numbers.WorkerCounters | None = None
         self._watched = False
 
-    def here(self) -> numbers.Numbers:
+    def here(self) -> numbers.WorkerCounters:
         """The numbers of this process."""
         numbers.follow_capture()
         found = self._numbers
         if found is None or found.pid != process_id():
             action = str(self.facts[names.ORDER_ACTION])
-            ledger = numbers.ledger(self.name, action, self._declared)
-            with ledger.lock:  # two threads may have the first order together
+            shared = numbers.of_role(self.name, action, self._declared)
+            with shared.lock:  # two threads may have the first order together
                 found = self._numbers
                 if found is None or found.pid != process_id():
                     numbers.instruments()
-                    found = numbers.Numbers(ledger, self._declared)
+                    found = numbers.WorkerCounters(shared, self._declared)
                     self._numbers, self._watched = found, False
         if not self._watched:
             self._watched = clock.watch(self)
         return found
 
-    def count(self, found: numbers.Numbers, counter: str, number: int = 1) -> None:
+    def count(self, found: numbers.WorkerCounters, counter: str, number: int = 1) -> None:
         """Add to a counter of the role; call it with the lock held."""
         counters = found.counters
         if counter not in counters:
@@ -97,11 +97,11 @@ class Core:
                 counter = numbers.OTHER
             counters.setdefault(counter, 0)
         counters[counter] += number
-        found.ledger.add(names.ORDER_WORKER_COUNTS, counter, number)
+        found.shared.add(names.ORDER_WORKER_COUNTS, counter, number)
 
     def note(self, kind: str, reason: object, error: BaseException | None) -> str | None:
         """
-        Count and tell a retry, a fallback or a pool error; without a stack, as it is no end yet.
+        Count and log a retry, a fallback or a pool error; without a stack, as it is no end yet.
 
         Returns:
             The label under which it was counted.
@@ -109,10 +109,10 @@ class Core:
         try:
             metric, event, level = NOTES[kind]
             found = self.here()
-            label = found.ledger.label(kind, _values.text(reason, _values.ID_TEXT))
-            with found.ledger.lock:
+            label = found.shared.label(kind, _values.text(reason, _values.ID_TEXT))
+            with found.shared.lock:
                 found.tally(f"{kind}_count")
-                found.ledger.add(metric, label)
+                found.shared.add(metric, label)
                 if kind == "retry" and label in self.role.retries:
                     self.count(found, self.role.retries[label])
             fields: dict[str, Any] = {**self.facts, names.ORDER_REASON: label}
@@ -126,12 +126,12 @@ class Core:
             self.logger.log(level, text, extra=fields, stacklevel=3)
             return label
         except Exception as failure:
-            fault(kind, failure)
+            _diagnostics.fault(kind, failure)
             return None
 
     # --- statistics ---
 
-    def written(self, found: numbers.Numbers) -> None:
+    def written(self, found: numbers.WorkerCounters) -> None:
         """An order is done: write statistics if they are due."""
         if found.window.processed >= self._every_orders:
             self._report(found, "count")
@@ -158,22 +158,22 @@ class Core:
                 self._watched = False
                 self._report(found, "shutdown")
         except Exception as error:
-            fault("close", error)
+            _diagnostics.fault("close", error)
 
-    def told(self, found: numbers.Numbers) -> dict[str, Any]:
+    def report(self, found: numbers.WorkerCounters) -> dict[str, Any]:
         """The numbers as the statistics show them."""
         now = time.monotonic()
-        with found.ledger.lock:
+        with found.shared.lock:
             return {
                 names.WORKER_REPORT_ACTIVE: found.active,
-                names.WORKER_REPORT_WINDOW: found.window.told(now),
-                names.WORKER_REPORT_TOTAL: found.before.told(now, found.window),
+                names.WORKER_REPORT_WINDOW: found.window.shown(now),
+                names.WORKER_REPORT_TOTAL: found.before.shown(now, found.window),
                 names.WORKER_REPORT_COUNTERS: dict(found.counters),
             }
 
-    def _report(self, found: numbers.Numbers, reason: str) -> None:
+    def _report(self, found: numbers.WorkerCounters, reason: str) -> None:
         """Write `worker.statistics` and begin a new window; of two threads that want to, one does."""
-        with found.ledger.lock:
+        with found.shared.lock:
             due = {
                 "count": found.window.processed >= self._every_orders,
                 "time": time.monotonic() - found.window.since >= self._every_s,
@@ -181,15 +181,15 @@ class Core:
             }
             if not due[reason]:
                 return
-            told = self.told(found)
+            shown = self.report(found)
             found.turn(time.monotonic())
         fields: dict[str, Any] = {
             **self.facts,
             names.ORDER_WORKER_INSTANCE: found.instance,
             names.WORKER_REPORT_REASON: reason,
-            **told,
+            **shown,
         }
-        text = self._sentence(told[names.WORKER_REPORT_WINDOW])
+        text = self._sentence(shown[names.WORKER_REPORT_WINDOW])
         # about no single order: neither its trace nor its ids
         token, scope = _otel_context.attach_context(Context()), context.enter_empty()
         try:
@@ -204,7 +204,7 @@ class Core:
             _otel_context.detach_context(token)
 
     def _say(self, text: str, fields: dict[str, Any]) -> bool:
-        """Whether the statistics went the short way: they come at every hundredth order."""
+        """Whether the fast path took the statistics: they come at every hundredth order."""
         lines, frame = _logging.short_way, sys._getframe(1)  # noqa: SLF001 - as logging does
         if lines is None:
             return False
@@ -238,8 +238,3 @@ def _positive(number: object, fallback: float) -> float:
     text = f"every_orders and every_s must be above 0, not {_values.text(number, 100)};"
     _diagnostics.say("worker", f"{text} {fallback:g} counts", level="error")
     return fallback
-
-
-def fault(site: str, error: Exception) -> None:
-    """Say that something of ours failed, and go on."""
-    _diagnostics.say(site, f"{site} failed and was skipped: {_values.text(error)}", level="error")

@@ -11,12 +11,11 @@ every publisher. Where signals are silent, one public method each is wrapped: a 
 (`Celery.send_task`), the entry of a schedule (`Scheduler.apply_async`), a lost task that goes back
 to the queue (`Request.on_failure`), a task that is skipped because a copy of it has succeeded
 (`create_request_cls`), and the set-up of logging (`Logging.setup_logging_subsystem`).
-The parts: `_celery_publish` and `_celery_message` (what travels), `_celery_run` (an attempt where
-it runs), `_celery_parent` (what only the main process sees), `_celery_broker` (what its settings
-will do), `_celery_events` and `_celery_metrics` (what is told), `_celery_logs` (handlers),
-`_celery_worker` (start and end of processes).
+The parts, in `_celery`: `publish` and `message` (what travels), `attempt` (where it runs),
+`main_process` (what only that sees), `state` (what both know), `broker` (what its settings will do),
+`events` and `metrics` (what is recorded), `logs` (handlers), `lifecycle` (start and end of processes).
 
-Celery is not imported by this module: the receivers are connected when somebody imports it.
+Celery is not imported by this module: the receivers are connected when it is imported.
 """
 
 import sys
@@ -38,25 +37,6 @@ from telemetry.instrumentation._celery import (
 )
 
 __all__ = ["instrument", "uninstrument"]
-
-_RECEIVERS: Final[tuple[tuple[str, Callable[..., None]], ...]] = (
-    ("before_task_publish", publish.before),
-    ("after_task_publish", publish.after),
-    ("task_prerun", attempt.begin),
-    ("task_postrun", attempt.end),
-    ("task_received", main_process.received),
-    ("task_retry", main_process.retried),
-    ("task_failure", main_process.failed),
-    ("task_revoked", main_process.revoked),
-    ("task_unknown", main_process.unknown),
-    ("task_rejected", main_process.rejected),
-    ("celeryd_after_setup", logs.after_set_up),
-    ("worker_init", lifecycle.worker_init),
-    ("worker_ready", lifecycle.worker_ready),
-    ("worker_process_init", lifecycle.process_init),
-    ("worker_process_shutdown", lifecycle.process_shutdown),
-    ("worker_shutdown", lifecycle.process_shutdown),
-)
 
 
 def instrument(
@@ -125,6 +105,26 @@ def uninstrument() -> None:
         if module in sys.modules:
             undo(sys.modules[module])
     logs.detach()
+
+
+_RECEIVERS: Final[tuple[tuple[str, Callable[..., None]], ...]] = (
+    ("before_task_publish", publish.before),
+    ("after_task_publish", publish.after),
+    ("task_prerun", attempt.begin),
+    ("task_postrun", attempt.end),
+    ("task_received", main_process.received),
+    ("task_retry", main_process.retried),
+    ("task_failure", main_process.failed),
+    ("task_revoked", main_process.revoked),
+    ("task_unknown", main_process.unknown),
+    ("task_rejected", main_process.rejected),
+    ("celeryd_after_setup", logs.after_set_up),
+    ("worker_init", lifecycle.worker_init(uninstrument)),
+    ("worker_ready", lifecycle.worker_ready),
+    ("worker_process_init", lifecycle.process_init),
+    ("worker_process_shutdown", lifecycle.process_shutdown),
+    ("worker_shutdown", lifecycle.process_shutdown),
+)
 
 
 def _connect(signals: Any) -> None:

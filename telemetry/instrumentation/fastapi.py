@@ -35,7 +35,7 @@ from telemetry.instrumentation.asgi import CorrelationIdMiddleware, Receive, Sen
 FASTAPI: Final = "FastAPI's own telemetry"
 CONTRIB: Final = "opentelemetry-instrumentation-asgi"
 STARLETTE: Final = "Starlette's OpenTelemetryMiddleware"
-NOBODY: Final = "nobody"
+NO_OWNER: Final = "nobody"
 
 _NATIVE_STATE: Final = "fastapi.telemetry"
 _STARLETTE_STATE: Final = "starlette.opentelemetry"
@@ -105,7 +105,7 @@ def server_span_owner(app: Any) -> tuple[str, tuple[str, ...]]:
     for name in (CONTRIB, FASTAPI, STARLETTE):
         if name in found:
             return name, tuple(other for other in found if other != name)
-    return NOBODY, ()
+    return NO_OWNER, ()
 
 
 def _wrap_fastapi(kind: Any, options: Options) -> None:
@@ -161,7 +161,7 @@ def _planned(app: Any, options: Options) -> Plan:
 
 
 def _one_owner(plan: Plan, scope: Scope) -> None:
-    """Have everybody but the owner stand down, by the marks that they look for themselves."""
+    """Have all but the owner stand down, by the marks that they look for themselves."""
     if _traced_outside(scope):
         _diagnostics.say(
             "server span outside",
@@ -204,7 +204,7 @@ def _say(plan: Plan) -> None:
     text = f"server span: {plan.owner}"
     if plan.rivals:
         text += f"; {', '.join(plan.rivals)} installed as well and standing down"
-    if plan.owner == NOBODY:
+    if plan.owner == NO_OWNER:
         text += (
             " makes one; FastAPI 0.142 and later do, for Starlette add"
             " starlette.middleware.opentelemetry.OpenTelemetryMiddleware"

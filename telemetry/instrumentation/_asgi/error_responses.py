@@ -3,9 +3,9 @@ Ids on answers that the application does not send itself: the 500 after an unhan
 
 Within a Starlette stack that answer is sent by `ServerErrorMiddleware`, which stands outside of all
 middlewares of the user, with a `send` that we never see. So its three ways to make the answer get
-the headers added; the exception itself goes its way. Around a plain application nobody answers but
-the server, which knows no ids: there we answer as `ServerErrorMiddleware` would, and the exception
-goes on to the server, which logs it.
+the headers added; the exception itself goes its way. Around a plain application only the server
+would answer, without ids: there we answer as `ServerErrorMiddleware` would, and the exception goes
+on to the server, which logs it.
 """
 
 import functools
@@ -78,7 +78,7 @@ def _with_ids(maker: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def answer(exchange: Exchange, send: Callable[[Any], Awaitable[None]]) -> None:
-    """After an unhandled exception: answer 500 where nobody else can do it with ids."""
+    """After an unhandled exception: answer 500 where no other code can do it with ids."""
     try:
         headers = exchange.fill_headers()
         if exchange.started or exchange.websocket or exchange.inside or exchange.disconnected:

@@ -4,7 +4,7 @@ One request, from its headers to its record: what the middleware does beside cal
 Begin: read the ids, begin a scope with them, find or await the server span. While it runs: add the
 headers to the answer. When the last piece is sent: one log record with method, route, status and
 duration, which also ties correlation id and trace id together, and the decision whether a sampled
-request is kept. An answer of 500 is told when the application has returned, because only then is
+request is kept. An answer of 500 is recorded when the application has returned, because only then is
 the exception known. End: the scope is left, whatever happened.
 
 The record's place in the code is the endpoint that handled the request.
@@ -21,24 +21,13 @@ from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import Context, attach, detach
 
 from telemetry import _events, _otel_context, _values
+from telemetry import attributes as names
 from telemetry._context import request as requests
 from telemetry._context import scope as _context
 from telemetry._context.request import HELD, PASS, SILENT, Request
 from telemetry._logs import logger
 from telemetry._logs import root as _attach
 from telemetry._traces.span import error_type
-from telemetry.attributes import (
-    CORRELATION_ID,
-    ERROR_TYPE,
-    EXECUTION_STATUS,
-    EXECUTION_TIME_MS,
-    HTTP_EXCEPTION,
-    HTTP_METHOD,
-    HTTP_ROUTE,
-    HTTP_STATUS,
-    REQUEST_ID,
-    URL_PATH,
-)
 from telemetry.instrumentation._asgi import headers as asgi_headers
 from telemetry.instrumentation._asgi.headers import Header
 from telemetry.instrumentation._asgi.options import Options, rule_for
@@ -92,7 +81,9 @@ class Exchange:
             asgi_headers.without_strangers(scope, distrusted=strangers)
         elif arrived := _context.arrived_ids(None):
             if options.trust_baggage:
-                correlation_id = correlation_id or str(arrived.get(CORRELATION_ID, "")) or None
+                correlation_id = (
+                    correlation_id or str(arrived.get(names.CORRELATION_ID, "")) or None
+                )
             else:
                 for name in arrived:
                     travelling = baggage.remove_baggage(name, travelling)
@@ -101,8 +92,8 @@ class Exchange:
         self._request_id = request_id or _context.new_correlation_id()
         self._correlation_id = correlation_id or _context.new_correlation_id()
         ids: dict[str, _values.Value] = {
-            REQUEST_ID: self._request_id,
-            CORRELATION_ID: self._correlation_id,
+            names.REQUEST_ID: self._request_id,
+            names.CORRELATION_ID: self._correlation_id,
         }
         if entry is not None:
             _otel_context.stamp(entry, ids)
@@ -145,7 +136,7 @@ class Exchange:
     def fill_headers(self) -> list[Header]:
         """The headers of the answer, with the ids and the trace as they are now."""
         span = self.request.entry or trace.get_current_span()
-        correlation_id = str(self._shared.ids.get(CORRELATION_ID, ""))
+        correlation_id = str(self._shared.ids.get(names.CORRELATION_ID, ""))
         if correlation_id is not self._correlation_id and not asgi_headers.usable(
             correlation_id.encode("utf-8", "replace")
         ):
@@ -177,11 +168,11 @@ class Exchange:
         entry = self.request.entry
         if entry is None or not entry.is_recording():
             return
-        if _otel_context.attribute(entry, HTTP_ROUTE) is not None:
+        if _otel_context.attribute(entry, names.HTTP_ROUTE) is not None:
             return
         route = self._route()
         if route is not None:
-            entry.set_attribute(HTTP_ROUTE, route)
+            entry.set_attribute(names.HTTP_ROUTE, route)
             entry.update_name(f"{self._method()} {route}")
 
     # --- the end ---
@@ -201,7 +192,7 @@ class Exchange:
         return name == "ClientDisconnect" or (self.disconnected and isinstance(error, OSError))
 
     def end(self) -> None:
-        """Tell what is not told yet, and leave the scope."""
+        """Record what is not recorded yet, and leave the scope."""
         try:
             error = self._error
             if isinstance(error, Exception) and not self._harmless(error):
@@ -219,13 +210,13 @@ class Exchange:
 
     def _tell(self, error: Exception) -> None:
         """Record the exception in full, unless that has been done."""
-        if self.request.told or self.request.gate == SILENT:
+        if self.request.recorded or self.request.gate == SILENT:
             return
         kind = "websocket connection" if self.websocket else "request"
         token = self._enter_trace()
         try:
-            _events.tell_once(
-                HTTP_EXCEPTION,
+            _events.record_once(
+                names.HTTP_EXCEPTION,
                 error,
                 self._fields(),
                 scope=ACCESS,
@@ -235,7 +226,7 @@ class Exchange:
         finally:
             if token is not None:
                 detach(token)
-        self.request.told = True
+        self.request.recorded = True
 
     def _record(self) -> None:
         """Decide about a sampled request, and write its record."""
@@ -253,18 +244,20 @@ class Exchange:
         level = logging.INFO
         if failed:
             # the exception, where there is one, is the ERROR; this record is about the request
-            level = logging.WARNING if error or request.told else logging.ERROR
+            level = logging.WARNING if error or request.recorded else logging.ERROR
         if not _access.isEnabledFor(level):
             return
         fields: dict[str, Any] = {
             **self._fields(),
-            EXECUTION_TIME_MS: round(seconds * 1000, 3),
-            EXECUTION_STATUS: self._outcome(failed=failed),
+            names.EXECUTION_TIME_MS: round(seconds * 1000, 3),
+            names.EXECUTION_STATUS: self._outcome(failed=failed),
         }
         if self.status is None and error and not self.websocket:
-            self.status = fields[HTTP_STATUS] = 500  # what the server, or the framework, will say
+            self.status = fields[names.HTTP_STATUS] = (
+                500  # what the server, or the framework, will say
+            )
         if failed:
-            fields[ERROR_TYPE] = request.error_type or str(self.status)
+            fields[names.ERROR_TYPE] = request.error_type or str(self.status)
         token = self._enter_trace()
         try:
             self._log(level, fields)
@@ -282,17 +275,17 @@ class Exchange:
         """What the record and the exception say about the request."""
         known = _context.effective()
         fields: dict[str, Any] = {
-            REQUEST_ID: known.get(REQUEST_ID, self._request_id),
-            CORRELATION_ID: known.get(CORRELATION_ID, self._correlation_id),
-            URL_PATH: _values.text(self._scope["path"], PATH_TEXT),
+            names.REQUEST_ID: known.get(names.REQUEST_ID, self._request_id),
+            names.CORRELATION_ID: known.get(names.CORRELATION_ID, self._correlation_id),
+            names.URL_PATH: _values.text(self._scope["path"], PATH_TEXT),
         }
         if not self.websocket:
-            fields[HTTP_METHOD] = self._method()
+            fields[names.HTTP_METHOD] = self._method()
             if self.status is not None:
-                fields[HTTP_STATUS] = self.status
+                fields[names.HTTP_STATUS] = self.status
         route = self._route()
         if route is not None:
-            fields[HTTP_ROUTE] = route
+            fields[names.HTTP_ROUTE] = route
         return fields
 
     def _method(self) -> str:
@@ -301,7 +294,7 @@ class Exchange:
 
     def _route(self) -> str | None:
         """The template: as the server span has it, else as the router says."""
-        route = _otel_context.attribute(self.request.entry, HTTP_ROUTE)
+        route = _otel_context.attribute(self.request.entry, names.HTTP_ROUTE)
         if route is None:
             route = getattr(self._scope.get("fastapi.telemetry"), "route", None)
         if route is None:
@@ -316,11 +309,11 @@ class Exchange:
     def _log(self, level: int, fields: dict[str, Any]) -> None:
         endpoint = self._scope.get("endpoint")
         code = getattr(endpoint, "__code__", None)
-        verb = "WS" if self.websocket else fields[HTTP_METHOD]
+        verb = "WS" if self.websocket else fields[names.HTTP_METHOD]
         outcome = "" if self.status is None else f" {self.status}"
         if self.status is None and not self.websocket:
             outcome = " left by the client" if self.disconnected else " without an answer"
-        place = fields.get(HTTP_ROUTE, "(no route)")
+        place = fields.get(names.HTTP_ROUTE, "(no route)")
         body = f"{verb} {place}{outcome}"
         file = getattr(code, "co_filename", __file__)
         line = getattr(code, "co_firstlineno", 0)
@@ -356,9 +349,9 @@ def _from_baggage(scope: Scope) -> str | None:
     from opentelemetry.baggage.propagation import W3CBaggagePropagator  # noqa: PLC0415 - rarely
 
     values = [value for name, value in scope["headers"] if name.lower() == b"baggage"]
-    if not values or CORRELATION_ID not in _context.carried():
+    if not values or names.CORRELATION_ID not in _context.carried():
         return None
     carrier = {"baggage": b",".join(values).decode("latin-1")}
     context = W3CBaggagePropagator().extract(carrier)
-    found = _context.arrived_ids(context).get(CORRELATION_ID)
+    found = _context.arrived_ids(context).get(names.CORRELATION_ID)
     return found if isinstance(found, str) and asgi_headers.usable(found.encode()) else None

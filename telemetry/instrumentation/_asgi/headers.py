@@ -3,7 +3,7 @@ Headers: which ids of a request are taken over, what may arrive as baggage, what
 
 An id from outside goes into logs, metrics' exemplars, file lines, terminals and the headers of
 answers, so it is taken only if it is short and made of harmless characters; the same header twice
-with different values is nobody's id. Everything is checked on bytes, before anything is decoded.
+with different values is no id. Everything is checked on bytes, before anything is decoded.
 """
 
 import re

@@ -2,7 +2,7 @@
 The options of the middleware: argument > environment variable > default.
 
 A bad value is said once on stderr and its default used. It is not raised: an ASGI application is
-built when it serves its first request, where an exception would be an answer of 500 to everybody.
+built when it serves its first request, where an exception would be an answer of 500 to all clients.
 
 Routes are patterns over the path, as in routing tables: `/users/{id}` (one segment), `/static/*`
 (all below), optionally with a method before: `GET /poll`.
@@ -122,7 +122,7 @@ class Options:
         "traceresponse",
         TRACE_HEADER,
         "TELEMETRY_HTTP_TRACE_HEADER",
-        "How the trace id is told to the client: `traceresponse`, `server-timing` (which scripts "
+        "How the trace id is shown to the client: `traceresponse`, `server-timing` (which scripts "
         "of a browser can read), `both` or `none`.",
     )
     operation_spans: bool = _option(

@@ -8,8 +8,8 @@ The attempt begins in an empty scope: what a task before has left in this thread
 baggage come from the message in each mode; in link mode only the parent span is taken out, and a
 link is kept. An eager task is a call, not a message: it keeps its caller's scope and trace.
 
-An attempt that a signal broke off ends here without a word: the parent process tells its story,
-because it does so also for a child that could not.
+An attempt that a signal broke off leaves no record here: the main process writes it, because it does
+so also for a child that could not.
 """
 
 import os
@@ -21,41 +21,28 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 
+from telemetry import attributes
 from telemetry._context import scope
+from telemetry._context.recorded import already_recorded
 from telemetry._logs import root
 from telemetry._traces import span
-from telemetry.attributes import (
-    CELERY_FAILED,
-    CELERY_IGNORED,
-    CELERY_REJECTED,
-    CELERY_RETRIED,
-    CELERY_STARTED,
-    CELERY_SUCCEEDED,
-    CELERY_TASK_CPU_S,
-    CELERY_TASK_MEMORY_DELTA,
-    CELERY_TASK_NAME,
-    CELERY_TASK_REASON,
-    CELERY_TASK_REQUEUED,
-    CELERY_TASK_RETRY_DELAY,
-    CELERY_TASK_STATE,
-    CELERY_TASK_WAIT_MS,
-    CONTEXT,
-    ERROR_TYPE,
-    EXECUTION_STATUS,
-    EXECUTION_TIME_MS,
-    MESSAGING_OPERATION_NAME,
-    MESSAGING_OPERATION_TYPE,
-    OPERATION,
+from telemetry.instrumentation._celery import (
+    events,
+    logs,
+    message,
+    metrics,
+    options,
+    publish,
 )
-from telemetry.instrumentation._celery import events, logs, message, metrics, options, publish
+from telemetry.instrumentation._celery import (
+    state as attempts,
+)
 from telemetry.instrumentation._celery.options import guarded
-
-RUN: Final = "_otelier_run"
 
 _CALLED_OFF: Final = (SystemExit, KeyboardInterrupt)
 
 
-class Run:
+class Attempt:
     """
     An attempt that runs here.
 
@@ -70,7 +57,7 @@ class Run:
         self.message = message.read(vars(request), task.app)
         self.message.name = task.name
         self.facts = self.message.attributes
-        self.facts[CELERY_TASK_NAME] = task.name
+        self.facts[attributes.CELERY_TASK_NAME] = task.name
         self._task = task
         self._arguments = (args, kwargs)
         self._eager = bool(request.is_eager)
@@ -94,7 +81,7 @@ class Run:
         return mode == "link"
 
     def begin(self) -> None:
-        """Attach scope and trace, start the span, say that it began."""
+        """Attach scope and trace, start the span, record that it began."""
         known = scope.current_context() if self._eager else {}
         self._scope = scope.enter_empty()
         base = get_current() if self._eager else self.message.context
@@ -118,7 +105,7 @@ class Run:
         scope.bind_context(**{**known, **ids, "task_id": self.message.id, "operation": operation})
         waited = None if self._eager else self.message.waited(time.time())
         if waited is not None:
-            self.facts[CELERY_TASK_WAIT_MS] = round(waited * 1000, 3)
+            self.facts[attributes.CELERY_TASK_WAIT_MS] = round(waited * 1000, 3)
             metrics.waited(self.message, waited)
         self._span = message.tracer().start_span(
             f"process {self._task.name}",
@@ -127,19 +114,19 @@ class Run:
             links=links,
             attributes={
                 **self.facts,
-                MESSAGING_OPERATION_NAME: "process",
-                MESSAGING_OPERATION_TYPE: "process",
+                attributes.MESSAGING_OPERATION_NAME: "process",
+                attributes.MESSAGING_OPERATION_TYPE: "process",
             },
         )
         attach(trace.set_span_in_context(self._span, base))
-        self._tell(CELERY_STARTED, "Task started", "STARTED")
+        self._record(attributes.CELERY_STARTED, "Task started", "STARTED")
         if not self._eager and message.pool:
             events.hurry()
 
-    def end(self, state: Any, retval: Any) -> None:
-        """Say how it ended, end the span, and put scope and trace back."""
+    def end(self, outcome: Any, retval: Any) -> None:
+        """Record how it ended, end the span, and put scope and trace back."""
         try:
-            self._finish(state, retval)
+            self._finish(outcome, retval)
         finally:
             self._span.end()
             if self._token is not None:
@@ -147,60 +134,66 @@ class Run:
             if self._scope is not None:
                 scope.leave(self._scope)
 
-    def _finish(self, state: Any, retval: Any) -> None:
+    def _finish(self, outcome: Any, retval: Any) -> None:
         seconds = time.perf_counter() - self._begun
-        self.facts[EXECUTION_TIME_MS] = round(seconds * 1000, 3)
-        self.facts[EXECUTION_STATUS] = "success" if state in ("SUCCESS", "IGNORED") else "error"
+        self.facts[attributes.EXECUTION_TIME_MS] = round(seconds * 1000, 3)
+        self.facts[attributes.EXECUTION_STATUS] = (
+            "success" if outcome in ("SUCCESS", "IGNORED") else "error"
+        )
         if self._before is not None:
             cpu, memory = _resources()
-            self.facts[CELERY_TASK_CPU_S] = round(cpu - self._before[0], 6)
-            self.facts[CELERY_TASK_MEMORY_DELTA] = memory - self._before[1]
-        if state not in _ENDS:
+            self.facts[attributes.CELERY_TASK_CPU_S] = round(cpu - self._before[0], 6)
+            self.facts[attributes.CELERY_TASK_MEMORY_DELTA] = memory - self._before[1]
+        if outcome not in _ENDS:
             current = sys.exc_info()[1]
             if current is None or isinstance(current, _CALLED_OFF):
-                # a time limit, `revoke(terminate=True)`, a worker that stops: the parent tells
+                # a time limit, `revoke(terminate=True)`, a worker that stops: the main process records it
                 kind = "_OTHER" if current is None else span.error_type(current)
                 self._mark(error_type=kind, failed=True)
                 return
-            state, self.error = "FAILURE", self.error or current
-        if state == "RETRY" and self.error is None:
+            outcome, self.error = "FAILURE", self.error or current
+        if outcome == "RETRY" and self.error is None:
             self._explain_retry(retval)
-        if state == "REJECTED":
-            self.facts[CELERY_TASK_REQUEUED] = bool(getattr(retval, "requeue", False))
-        if state in ("REJECTED", "IGNORED"):
+        if outcome == "REJECTED":
+            self.facts[attributes.CELERY_TASK_REQUEUED] = bool(getattr(retval, "requeue", False))
+        if outcome in ("REJECTED", "IGNORED"):
             why = getattr(retval, "reason", None) or (
                 retval.args[0] if isinstance(retval, BaseException) and retval.args else None
             )
             if why is not None:
-                self.facts[CELERY_TASK_REASON] = events.reason(why)
+                self.facts[attributes.CELERY_TASK_REASON] = events.reason(why)
         cause = None if self.error is None else span.error_type(self.error)
-        self._mark(error_type=cause, failed=state == "FAILURE")
-        metrics.ended(self.message, state, cause, seconds)
-        event, body, severity = _ENDS[state]
+        self._mark(error_type=cause, failed=outcome == "FAILURE")
+        metrics.ended(self.message, outcome, cause, seconds)
+        event, body, severity = _ENDS[outcome]
         if self.expected:
             severity = events.WARN
-        told = self.error is None or state == "RETRY" or span.told(self.error)
-        self._tell(event, body, state, severity, None if told else self.error)
+        recorded = self.error is None or outcome == "RETRY" or already_recorded(self.error)
+        self._record(event, body, outcome, severity, None if recorded else self.error)
 
     def _mark(self, *, error_type: str | None, failed: bool) -> None:
         """Put on the span what is known at the end."""
         if failed:
             self._span.set_status(trace.StatusCode.ERROR)
         if error_type is not None:
-            self.facts[ERROR_TYPE] = error_type
+            self.facts[attributes.ERROR_TYPE] = error_type
         self._span.set_attributes(self.facts)
 
-    def _tell(
+    def _record(
         self,
         event: str,
         body: str,
-        state: str,
+        outcome: str,
         severity: Any = events.INFO,
         error: BaseException | None = None,
     ) -> None:
-        self._span.set_attribute(CELERY_TASK_STATE, state)
-        found = {**self.facts, CELERY_TASK_STATE: state, OPERATION: f"task.{self._task.name}"}
-        events.tell(event, body, found, severity=severity, error=error)
+        self._span.set_attribute(attributes.CELERY_TASK_STATE, outcome)
+        found = {
+            **self.facts,
+            attributes.CELERY_TASK_STATE: outcome,
+            attributes.OPERATION: f"task.{self._task.name}",
+        }
+        events.record(event, body, found, severity=severity, error=error)
 
     def retried(self, reason: Any) -> None:
         """Note why and when there will be another attempt."""
@@ -208,12 +201,12 @@ class Run:
 
     def _explain_retry(self, reason: Any) -> None:
         self.error = getattr(reason, "exc", None)
-        self.delay = retry_delay(getattr(reason, "when", None))
+        self.delay = message.retry_delay(getattr(reason, "when", None))
         if self.delay is not None:
-            self.facts[CELERY_TASK_RETRY_DELAY] = self.delay
+            self.facts[attributes.CELERY_TASK_RETRY_DELAY] = self.delay
         why = self.error if self.error is not None else getattr(reason, "message", None)
         if why is not None:
-            self.facts[CELERY_TASK_REASON] = events.reason(why)
+            self.facts[attributes.CELERY_TASK_REASON] = events.reason(why)
 
     def failed(self, error: BaseException) -> None:
         """Note the exception; that of the task itself, where Celery passes a stand-in on."""
@@ -224,26 +217,12 @@ class Run:
 
 
 _ENDS: Final = {
-    "SUCCESS": (CELERY_SUCCEEDED, "Task completed", events.INFO),
-    "FAILURE": (CELERY_FAILED, "Task failed", events.ERROR),
-    "RETRY": (CELERY_RETRIED, "Task retrying", events.WARN),
-    "REJECTED": (CELERY_REJECTED, "Task rejected", events.WARN),
-    "IGNORED": (CELERY_IGNORED, "Task ignored", events.INFO),
+    "SUCCESS": (attributes.CELERY_SUCCEEDED, "Task completed", events.INFO),
+    "FAILURE": (attributes.CELERY_FAILED, "Task failed", events.ERROR),
+    "RETRY": (attributes.CELERY_RETRIED, "Task retrying", events.WARN),
+    "REJECTED": (attributes.CELERY_REJECTED, "Task rejected", events.WARN),
+    "IGNORED": (attributes.CELERY_IGNORED, "Task ignored", events.INFO),
 }
-
-
-def retry_delay(when: Any) -> float | None:
-    """Seconds until the next attempt, from what `Retry` says: seconds or a moment."""
-    if isinstance(when, (int, float)):
-        return max(float(when), 0.0)
-    moment = message.moment(when)
-    return None if moment is None else round(max(moment - time.time(), 0.0), 3)
-
-
-def running(task: Any) -> Run | None:
-    """The attempt of this task that runs in this thread."""
-    found = vars(task.request).get(RUN)
-    return found if isinstance(found, Run) else None
 
 
 @guarded("prerun")
@@ -251,25 +230,25 @@ def begin(task: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> N
     """Receiver of `task_prerun`."""
     root.ensure()
     logs.ensure()
-    run = Run(task, args, kwargs)
-    setattr(task.request, RUN, run)  # first, so that postrun resets what a failure here leaves
-    run.begin()
+    attempt = Attempt(task, args, kwargs)
+    attempts.begin(task, attempt)  # first, so that postrun resets what a failure here leaves
+    attempt.begin()
 
 
 @guarded("postrun")
 def end(task: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
     """Receiver of `task_postrun`."""
     publish.finish(None)
-    run = running(task)
-    if run is not None:
-        vars(task.request).pop(RUN, None)
-        run.end(state, retval)
+    attempt = attempts.running(task)
+    if attempt is not None:
+        attempts.end(task)
+        attempt.end(state, retval)
 
 
 def _arrived(base: Context) -> set[str]:
     """The keywords of the ids that the baggage brings."""
     names = scope.arrived_ids(base)
-    return {CONTEXT.get(name, name) for name in names}
+    return {attributes.CONTEXT.get(name, name) for name in names}
 
 
 def _resources() -> tuple[float, int]:

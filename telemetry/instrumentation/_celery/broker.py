@@ -1,7 +1,7 @@
 """
-Brokers that hand a message out again when it is not acknowledged in time: who will run twice is told.
+Brokers that deliver a message again when it is not acknowledged in time: a warning names what will run twice.
 
-Redis and SQS have no connection to tell them that a worker is still at it; they have a time, the
+Redis and SQS have no connection that shows that a worker is still at it; they have a time, the
 `visibility_timeout`. A task that is acknowledged late and may run longer, and one whose eta is
 further away, is delivered again meanwhile, and runs twice with one id. A worker can see it coming.
 """
@@ -14,7 +14,7 @@ from telemetry import _diagnostics
 from telemetry.instrumentation._celery import message as celery_message
 
 TIMEOUTS: Final = {"redis": 3600.0, "aws_sqs": 1800.0}
-"""Broker -> its visibility_timeout where nobody has set one."""
+"""Broker -> its visibility_timeout where none is set."""
 SHOWN: Final = 5
 FIX: Final = "raise broker_transport_options['visibility_timeout']"
 
@@ -37,12 +37,12 @@ def check(app: Any) -> None:
         if (limit := _limit(task, app.conf)) is not None and limit > _timeout_s
     }
     if limits:
-        told = ", ".join(f"{name} ({limit:g} s)" for name, limit in sorted(limits.items())[:SHOWN])
+        shown = ", ".join(f"{name} ({limit:g} s)" for name, limit in sorted(limits.items())[:SHOWN])
         more = f" and {len(limits) - SHOWN} more" if len(limits) > SHOWN else ""
         _diagnostics.say(
             "celery visibility",
             f"with acks_late these tasks may run longer than the {_timeout_s:g} s after which the"
-            f" broker delivers them again: {told}{more}; {FIX} above their time limits",
+            f" broker delivers them again: {shown}{more}; {FIX} above their time limits",
             always=True,
         )
 

@@ -1,8 +1,8 @@
 """
 One owner: OpenTelemetry's own Celery instrumentation stands down while ours is on.
 
-Both at once would make two spans per publish and per attempt, with different names. Whoever wants
-the other one instead sets OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=celery, which is about ours then.
+Both at once would make two spans per publish and per attempt, with different names. An application
+that wants the other one sets OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=celery, which is about ours then.
 """
 
 from typing import Any, Final

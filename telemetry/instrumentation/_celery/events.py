@@ -3,7 +3,7 @@ One record per change of state of a task, with the same keys for every kind of c
 
 Records go straight to OpenTelemetry (`_events.emit`), so no log level drops them. Celery's own
 lines about the same changes stay on its console and are kept out of OpenTelemetry, where they would
-say everything twice, with the task's arguments in them. Where LOG_FORMAT asks for lines of ours on
+repeat everything, with the task's arguments in them. Where LOG_FORMAT asks for lines of ours on
 stderr, the records are written there too, and Celery's lines about them are not.
 """
 
@@ -28,7 +28,7 @@ _LEVELS: Final = {INFO: logging.INFO, WARN: logging.WARNING, ERROR: logging.ERRO
 _hurried = 0.0
 
 
-def tell(
+def record(
     event: str,
     body: str,
     found: dict[str, Any],
@@ -50,10 +50,10 @@ def tell(
     consoles = [console for console in root.consoles() if console.asked]
     if consoles and logging.getLogger().isEnabledFor(level):
         info = None if error is None else (type(error), error, error.__traceback__)
-        record = logging.LogRecord(SCOPE, level, "", 0, body, (), info)
-        record.__dict__.update(found)
+        line = logging.LogRecord(SCOPE, level, "", 0, body, (), info)
+        line.__dict__.update(found)
         for console in consoles:
-            console.handle(record)
+            console.handle(line)
     _events.emit(event, found, scope=SCOPE, body=body, severity=severity, error=error)
 
 

@@ -3,7 +3,7 @@ Do something when a module has been imported, without importing it.
 
 Under `opentelemetry-instrument` every Python process passes through the distro, and Celery takes a
 fifth of a second to import: a web process that never publishes a task must not pay for it. So the
-receivers are connected when Celery is imported by somebody else. A finder on `sys.meta_path` lets
+receivers are connected when Celery is imported by other code. A finder on `sys.meta_path` lets
 the real loader do its work, calls back, and takes itself off again.
 """
 

@@ -6,7 +6,7 @@ Children of the prefork pool leave by `os._exit`, so no exit hook runs in them. 
 before it leaves: that second is the budget. The main process ends by its exit hook as any program,
 and sends once more at `worker_shutdown`, since a supervisor may kill it soon after.
 
-A child may also be killed without a word: by a hard time limit, a signal, the out-of-memory killer.
+A child may also be killed from outside: by a hard time limit, a signal, the out-of-memory killer.
 Where there is a spool, each of its records is therefore on disk before the call returns, unless
 TELEMETRY_SPOOL_WRITE_THROUGH says no; the main process, which sees the death, delivers them.
 
@@ -20,6 +20,7 @@ worker. A worker with these pools therefore runs without telemetry, and says so.
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from telemetry import _diagnostics
@@ -33,16 +34,25 @@ GREEN: Final = ("gevent", "eventlet")
 _NAMES: Final = {"processes": "prefork", "thread": "threads"}
 
 
-@guarded("worker start")
-def worker_init(sender: Any = None, **_: Any) -> None:
-    """Receiver of `worker_init`, in the main process."""
-    pool = getattr(sender, "pool_cls", "")
-    name = pool if isinstance(pool, str) else pool.__module__.rpartition(".")[2]
-    name = _NAMES.get(name, name)
-    if name in GREEN or any(_patches_threads(library) for library in GREEN):
-        _refuse(name)
-        return
-    message.pool = name
+def worker_init(uninstrument: Callable[[], None]) -> Callable[..., None]:
+    """
+    The receiver of `worker_init`, in the main process.
+
+    Args:
+        uninstrument: called for a pool that cannot be observed.
+    """
+
+    @guarded("worker start")
+    def receive(sender: Any = None, **_: Any) -> None:
+        pool = getattr(sender, "pool_cls", "")
+        name = pool if isinstance(pool, str) else pool.__module__.rpartition(".")[2]
+        name = _NAMES.get(name, name)
+        if name in GREEN or any(_patches_threads(library) for library in GREEN):
+            _refuse(name, uninstrument)
+            return
+        message.pool = name
+
+    return receive
 
 
 @guarded("worker ready")
@@ -89,9 +99,7 @@ def _patches_threads(library: str) -> bool:
     return False
 
 
-def _refuse(name: str) -> None:
-    from telemetry.instrumentation import celery  # noqa: PLC0415 - it imports this module
-
+def _refuse(name: str, uninstrument: Callable[[], None]) -> None:
     _diagnostics.say(
         "celery pool",
         f"the pool {name} is not supported: threads are replaced under the running library."
@@ -99,6 +107,6 @@ def _refuse(name: str) -> None:
         level="error",
         always=True,
     )
-    celery.uninstrument()
+    uninstrument()
     os.environ["OTEL_SDK_DISABLED"] = "true"
     configure.shutdown(0)

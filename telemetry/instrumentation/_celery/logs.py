@@ -5,7 +5,7 @@ Celery empties the root logger and cuts `celery.task` off from it, so nothing of
 be exported. With `worker_hijack_root_logger=False` it adds its console handler only to a root that
 has none, so that a handler of ours would silence the console. Both are solved by taking our
 handlers off while Celery sets up logging and putting them back after. `setup_logging` is not used:
-whoever connects to it switches Celery's own logging off.
+connecting to it switches Celery's own logging off.
 
 `celery.task` gets a bridge to our handlers that looks at `propagate` for each record: a record
 never comes twice. The bridge stands first, because Celery's formatter writes into the record.
@@ -23,7 +23,7 @@ from typing import Any, Final
 from telemetry._config import configure
 from telemetry._logs import record as records
 from telemetry._logs import root as attach
-from telemetry.instrumentation._celery import main_process
+from telemetry.instrumentation._celery import state
 
 TASK_LOGGER: Final = "celery.task"
 WRAPPED: Final = "_otelier_wrapped"
@@ -33,7 +33,7 @@ _SAID_BY_REQUEST: Final = ("Hard time limit", "Discarding revoked task")
 
 
 class Bridge(logging.Handler):
-    """Hands the records of `celery.task` to our handlers while the root does not get them."""
+    """Passes the records of `celery.task` to our handlers while the root does not get them."""
 
     otelier = True
 
@@ -59,19 +59,19 @@ def ensure() -> None:
             logger.handlers.remove(_bridge)
         logger.handlers.insert(0, _bridge)
     for handler in attach.handlers():
-        if told_elsewhere not in handler.filters:
-            handler.addFilter(told_elsewhere)
+        if recorded_elsewhere not in handler.filters:
+            handler.addFilter(recorded_elsewhere)
 
 
 def detach() -> None:
     """Take bridge and filter off."""
     logging.getLogger(TASK_LOGGER).removeHandler(_bridge)
     for handler in attach.handlers():
-        handler.removeFilter(told_elsewhere)
+        handler.removeFilter(recorded_elsewhere)
 
 
-def told_elsewhere(record: logging.LogRecord) -> bool:
-    """False for Celery's lines about changes of state: our records tell them, once."""
+def recorded_elsewhere(record: logging.LogRecord) -> bool:
+    """False for Celery's lines about changes of state: our records have them, once."""
     name = record.name
     if not name.startswith("celery."):
         return True
@@ -85,7 +85,7 @@ def told_elsewhere(record: logging.LogRecord) -> bool:
         if text.startswith("Task handler raised error"):
             error = args[0] if isinstance(args, tuple) and args else None
             lost = type(error).__name__ == "WorkerLostError"
-            return not (lost or main_process.has_told(error))
+            return not (lost or state.has_recorded(error))
         return not text.startswith(_SAID_BY_REQUEST)
     if name == "celery.worker.consumer.consumer":
         return not str(record.msg).startswith("Received unregistered task")

@@ -2,12 +2,12 @@
 What only the worker's main process sees: hard time limits, lost processes, revoked and expired
 tasks, messages that are no tasks, messages that come twice.
 
-Its receivers complete the story of an attempt from the message: Celery's request object, kept by
-weak reference since it came in, still has all headers. The record joins the trace and the ids that
-travelled with the message. Celery tells of a hard time limit twice, so the request is marked.
+Its receivers complete an attempt from the message: Celery's request object, kept by weak reference
+since it came in, still has all headers. The record joins the trace and the ids that travelled with
+the message. Celery reports a hard time limit twice, so the request is marked.
 
 In the solo and threads pools the main process is also the one that runs tasks; a failure of an
-attempt that still runs here belongs to `_celery_run`.
+attempt that still runs here belongs to `attempt`.
 """
 
 import functools
@@ -19,33 +19,15 @@ from weakref import WeakValueDictionary
 
 from opentelemetry.context import attach, detach
 
+from telemetry import attributes as names
 from telemetry._context import scope as context
+from telemetry._context.recorded import already_recorded
 from telemetry._traces import span
-from telemetry.attributes import (
-    CELERY_FAILED,
-    CELERY_IGNORED,
-    CELERY_LOST,
-    CELERY_RECEIVED,
-    CELERY_REJECTED,
-    CELERY_RETRIED,
-    CELERY_REVOKED,
-    CELERY_TASK_NAME,
-    CELERY_TASK_OVERLAPPING,
-    CELERY_TASK_REASON,
-    CELERY_TASK_REQUEUED,
-    CELERY_TASK_RETRY_DELAY,
-    CELERY_TASK_ROOT_ID,
-    CELERY_TASK_STATE,
-    ERROR_TYPE,
-    EXECUTION_STATUS,
-    EXECUTION_TIME_MS,
-    TASK_ID,
-)
 from telemetry.instrumentation._celery import (
-    attempt,
     broker,
     events,
     metrics,
+    state,
 )
 from telemetry.instrumentation._celery import (
     message as celery_message,
@@ -53,22 +35,15 @@ from telemetry.instrumentation._celery import (
 from telemetry.instrumentation._celery.events import ERROR, INFO, WARN
 from telemetry.instrumentation._celery.options import guarded
 
-TOLD: Final = "_otelier_told"
 DEDUPLICATED: Final = "deduplicated"
 """Why Celery skips a task: a copy of it has succeeded before."""
 
 _held: "WeakValueDictionary[str, Any]" = WeakValueDictionary()
-_last_told: list[BaseException | None] = [None]
 
 
 def forget() -> None:
     """In a child: what the parent has received is not ours."""
     _held.clear()
-
-
-def has_told(error: object) -> bool:
-    """Whether the last failure that was told here is this exception; Celery logs it once more."""
-    return error is not None and error is _last_told[0]
 
 
 @guarded("received")
@@ -83,32 +58,36 @@ def received(request: Any = None, **_: Any) -> None:
     if overlapping:
         metrics.overlapped(message)
     if overlapping or message.redelivered:
-        found = {**message.attributes, CELERY_TASK_OVERLAPPING: overlapping}
-        with _story(message, request.kwargs):
-            events.tell(CELERY_RECEIVED, "Task received again", found, severity=WARN)
+        found = {**message.attributes, names.CELERY_TASK_OVERLAPPING: overlapping}
+        with _as_sent(message, request.kwargs):
+            events.record(names.CELERY_RECEIVED, "Task received again", found, severity=WARN)
 
 
 def _holds(other: Any, request: Any, retries: int) -> bool:
     """Whether the worker still has another copy of the same attempt, running or waiting."""
-    from celery.worker import state  # noqa: PLC0415 - only in a worker, where it is there
+    from celery.worker import state as held_by  # noqa: PLC0415 - only in a worker, where it is there
 
     if other is None or other is request or other.request_dict.get("retries", 0) != retries:
         return False
     return any(
         other in held
-        for held in (state.active_requests, state.reserved_requests, state.scheduled_requests)
+        for held in (
+            held_by.active_requests,
+            held_by.reserved_requests,
+            held_by.scheduled_requests,
+        )
     )
 
 
 @guarded("failure")
 def failed(sender: Any = None, task_id: Any = None, exception: Any = None, **_: Any) -> None:
     """Receiver of `task_failure`, here and in the process that runs the task."""
-    run = attempt.running(sender)
+    run = state.running(sender)
     if run is not None and run.message.id == task_id:
         run.failed(exception)
         return
     if type(exception).__name__ == "Reject":
-        return  # the process that ran the task has told
+        return  # the process that ran the task has recorded it
     request = _held.get(task_id)
     if request is not None:
         _end(request, exception)
@@ -119,65 +98,62 @@ def failed(sender: Any = None, task_id: Any = None, exception: Any = None, **_: 
 
 
 def _end(request: Any, error: BaseException, *, requeued: bool = False) -> None:
-    """The end of an attempt whose process could not tell it."""
-    if getattr(request, TOLD, False):
+    """The end of an attempt whose process could not record it."""
+    if already_recorded(request):
         return
-    setattr(request, TOLD, True)
     events.inherit()
     message = celery_message.read(request.request_dict, request.app)
     if requeued:
-        message.attributes[CELERY_TASK_REQUEUED] = True
+        message.attributes[names.CELERY_TASK_REQUEUED] = True
     _end_of(message, request.kwargs, error, _seconds(request))
 
 
 def _end_of(
     message: celery_message.Message, kwargs: Any, error: BaseException, seconds: float | None
 ) -> None:
-    _last_told[0] = error
+    state.recorded(error)
     kind = span.error_type(error)
-    state = "RETRY" if CELERY_TASK_RETRY_DELAY in message.attributes else "FAILURE"
-    metrics.ended(message, state, kind, seconds)
+    outcome = "RETRY" if names.CELERY_TASK_RETRY_DELAY in message.attributes else "FAILURE"
+    metrics.ended(message, outcome, kind, seconds)
     lost = type(error).__name__ == "WorkerLostError"
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: state,
-        EXECUTION_STATUS: "error",
-        ERROR_TYPE: kind,
+        names.CELERY_TASK_STATE: outcome,
+        names.EXECUTION_STATUS: "error",
+        names.ERROR_TYPE: kind,
     }
     if seconds is not None:
-        found[EXECUTION_TIME_MS] = round(seconds * 1000, 3)
-    event, body = (CELERY_LOST, "Task lost") if lost else (CELERY_FAILED, "Task failed")
-    with _story(message, kwargs):
-        events.tell(event, body, found, severity=ERROR, error=error)
+        found[names.EXECUTION_TIME_MS] = round(seconds * 1000, 3)
+    event, body = (names.CELERY_LOST, "Task lost") if lost else (names.CELERY_FAILED, "Task failed")
+    with _as_sent(message, kwargs):
+        events.record(event, body, found, severity=ERROR, error=error)
 
 
 @guarded("retry")
 def retried(sender: Any = None, request: Any = None, reason: Any = None, **_: Any) -> None:
     """Receiver of `task_retry`, here and in the process that runs the task."""
-    run = attempt.running(sender)
+    run = state.running(sender)
     if run is not None and run.message.id == getattr(request, "id", None):
         run.retried(reason)
         return
     held = _held.get(getattr(request, "id", ""))
     error = getattr(reason, "exc", None)
     message = celery_message.read(vars(request), sender.app)
-    delay = attempt.retry_delay(getattr(reason, "when", None))
-    message.attributes[CELERY_TASK_RETRY_DELAY] = 0.0 if delay is None else delay
-    if held is not None:
-        if getattr(held, TOLD, False):
-            return
-        setattr(held, TOLD, True)
+    delay = celery_message.retry_delay(getattr(reason, "when", None))
+    message.attributes[names.CELERY_TASK_RETRY_DELAY] = 0.0 if delay is None else delay
+    if held is not None and already_recorded(held):
+        return
     if isinstance(error, BaseException):  # the process was lost, and the task is sent again
         _end_of(message, request.kwargs, error, None if held is None else _seconds(held))
         return
     metrics.ended(message, "RETRY", None, None if held is None else _seconds(held))
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: "RETRY",
-        CELERY_TASK_REASON: "cancelled by the worker",
+        names.CELERY_TASK_STATE: "RETRY",
+        names.CELERY_TASK_REASON: "cancelled by the worker",
     }
-    with _story(message, request.kwargs):
-        events.tell(CELERY_RETRIED, "Task retrying", found, severity=WARN)
+    with _as_sent(message, request.kwargs):
+        events.record(names.CELERY_RETRIED, "Task retrying", found, severity=WARN)
 
 
 @guarded("revoked")
@@ -194,23 +170,23 @@ def revoked(
     held = _held.get(message.id)
     seconds = None
     if held is not None:
-        setattr(held, TOLD, True)
+        already_recorded(held)  # the mark keeps a later signal from recording it again
         seconds = _seconds(held) if terminated else None
     if terminated:
         events.inherit()
     metrics.ended(message, "REVOKED", why, seconds)
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: "REVOKED",
-        CELERY_TASK_REASON: why,
-        ERROR_TYPE: why,
-        EXECUTION_STATUS: "error",
+        names.CELERY_TASK_STATE: "REVOKED",
+        names.CELERY_TASK_REASON: why,
+        names.ERROR_TYPE: why,
+        names.EXECUTION_STATUS: "error",
     }
     if seconds is not None:
-        found[EXECUTION_TIME_MS] = round(seconds * 1000, 3)
-    with _story(message, request.kwargs):
+        found[names.EXECUTION_TIME_MS] = round(seconds * 1000, 3)
+    with _as_sent(message, request.kwargs):
         severity = WARN if expired or terminated else INFO
-        events.tell(CELERY_REVOKED, "Task revoked", found, severity=severity)
+        events.record(names.CELERY_REVOKED, "Task revoked", found, severity=severity)
 
 
 @guarded("unknown task")
@@ -229,13 +205,13 @@ def unknown(
     metrics.unknown(read.queue, "FAILURE", kind)
     found = {
         **read.attributes,
-        CELERY_TASK_STATE: "FAILURE",
-        ERROR_TYPE: kind,
-        EXECUTION_STATUS: "error",
-        CELERY_TASK_REASON: "the worker has no task of this name: check its imports",
+        names.CELERY_TASK_STATE: "FAILURE",
+        names.ERROR_TYPE: kind,
+        names.EXECUTION_STATUS: "error",
+        names.CELERY_TASK_REASON: "the worker has no task of this name: check its imports",
     }
-    with _story(read, None):
-        events.tell(CELERY_FAILED, "Task failed", found, severity=ERROR)
+    with _as_sent(read, None):
+        events.record(names.CELERY_FAILED, "Task failed", found, severity=ERROR)
 
 
 @guarded("rejected message")
@@ -248,21 +224,21 @@ def rejected(sender: Any = None, message: Any = None, exc: Any = None, **_: Any)
     metrics.unknown(read.queue, "REJECTED", kind)
     found = {
         **read.attributes,
-        CELERY_TASK_STATE: "REJECTED",
-        ERROR_TYPE: kind,
-        EXECUTION_STATUS: "error",
-        CELERY_TASK_REASON: "the message is no task" if exc is None else events.reason(exc),
+        names.CELERY_TASK_STATE: "REJECTED",
+        names.ERROR_TYPE: kind,
+        names.EXECUTION_STATUS: "error",
+        names.CELERY_TASK_REASON: "the message is no task" if exc is None else events.reason(exc),
     }
     if not headers.get("id"):
-        found.pop(TASK_ID, None)
-        found.pop(CELERY_TASK_NAME, None)
-    with _story(read, None):
-        events.tell(CELERY_REJECTED, "Task rejected", found, severity=WARN)
+        found.pop(names.TASK_ID, None)
+        found.pop(names.CELERY_TASK_NAME, None)
+    with _as_sent(read, None):
+        events.record(names.CELERY_REJECTED, "Task rejected", found, severity=WARN)
 
 
 def wrap_request(original: Any) -> Any:
     """
-    `Request.on_failure`, followed by the story of a lost process.
+    `Request.on_failure`, followed by the record of a lost process.
 
     Celery sends no signal when a lost task goes back to the queue (`reject_on_worker_lost`).
     """
@@ -278,7 +254,7 @@ def wrap_request(original: Any) -> Any:
 
 def wrap_requests(original: Any) -> Any:
     """
-    `create_request_cls` of `celery.worker.strategy`: its class also tells of what Celery skipped.
+    `create_request_cls` of `celery.worker.strategy`: its class also records what Celery skipped.
 
     A copy of a task that has succeeded is not run again (`worker_deduplicate_successful_tasks`), and
     no signal is sent. Its success is the only one that took no time at all.
@@ -309,12 +285,12 @@ def _after_success(request: Any, outcome: Any) -> None:
     metrics.ended(message, "IGNORED", DEDUPLICATED, None)
     found = {
         **message.attributes,
-        CELERY_TASK_STATE: "IGNORED",
-        CELERY_TASK_REASON: DEDUPLICATED,
-        EXECUTION_STATUS: "success",
+        names.CELERY_TASK_STATE: "IGNORED",
+        names.CELERY_TASK_REASON: DEDUPLICATED,
+        names.EXECUTION_STATUS: "success",
     }
-    with _story(message, request.kwargs):
-        events.tell(CELERY_IGNORED, "Task ignored", found, severity=WARN)
+    with _as_sent(message, request.kwargs):
+        events.record(names.CELERY_IGNORED, "Task ignored", found, severity=WARN)
 
 
 @guarded("lost task")
@@ -334,19 +310,19 @@ def _seconds(request: Any) -> float | None:
 
 
 @contextmanager
-def _story(message: celery_message.Message, kwargs: Any) -> Iterator[None]:
+def _as_sent(message: celery_message.Message, kwargs: Any) -> Iterator[None]:
     """The ids and the trace that travelled with a message, for one record."""
     ids = celery_message.complete(
         message.ids,
         task=None,
         args=None,
         kwargs=kwargs,
-        fallback=message.attributes.get(CELERY_TASK_ROOT_ID) or message.id,
+        fallback=message.attributes.get(names.CELERY_TASK_ROOT_ID) or message.id,
     )
     scope = context.enter_empty()
     token = attach(message.context)
     try:
-        name = message.attributes.get(CELERY_TASK_NAME)
+        name = message.attributes.get(names.CELERY_TASK_NAME)
         operation = f"task.{name}" if name else None
         own: dict[str, Any] = {"task_id": message.id or None, "operation": operation}
         with context.log_context(**{**ids, **own}):

@@ -25,23 +25,8 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 
 from telemetry import _values
+from telemetry import attributes as attr
 from telemetry._context import scope
-from telemetry.attributes import (
-    CELERY_BEAT_ENTRY,
-    CELERY_TASK_ETA,
-    CELERY_TASK_GROUP_ID,
-    CELERY_TASK_NAME,
-    CELERY_TASK_PARENT_ID,
-    CELERY_TASK_REDELIVERED,
-    CELERY_TASK_RETRIES,
-    CELERY_TASK_ROOT_ID,
-    CELERY_WORKER_HOSTNAME,
-    CELERY_WORKER_POOL,
-    MESSAGING_DESTINATION,
-    MESSAGING_MESSAGE_ID,
-    MESSAGING_SYSTEM,
-    TASK_ID,
-)
 from telemetry.instrumentation._celery import options
 
 IDS: Final = "x-telemetry-ids"
@@ -85,7 +70,7 @@ class Message:
     """What spans and events say about the task."""
 
     def waited(self, now: float) -> float | None:
-        """Seconds in the queue until `now`, without the time that the task was told to wait."""
+        """Seconds in the queue until `now`, without the time that the task was asked to wait."""
         if self.enqueued_at is None:
             return None
         return max(now - max(self.enqueued_at, self.eta or 0.0), 0.0)
@@ -137,29 +122,29 @@ def read(headers: Mapping[str, Any], app: Any) -> Message:
     name = _values.text(headers.get("task") or "", _values.ID_TEXT)
     redelivered = bool(delivery.get("redelivered"))
     attributes: dict[str, Any] = {
-        MESSAGING_SYSTEM: system(app),
-        MESSAGING_DESTINATION: queue,
-        MESSAGING_MESSAGE_ID: task_id,
-        TASK_ID: task_id,
-        CELERY_TASK_NAME: name,
-        CELERY_TASK_RETRIES: retries,
+        attr.MESSAGING_SYSTEM: system(app),
+        attr.MESSAGING_DESTINATION: queue,
+        attr.MESSAGING_MESSAGE_ID: task_id,
+        attr.TASK_ID: task_id,
+        attr.CELERY_TASK_NAME: name,
+        attr.CELERY_TASK_RETRIES: retries,
     }
     for key, attribute in (
-        ("root_id", CELERY_TASK_ROOT_ID),
-        ("parent_id", CELERY_TASK_PARENT_ID),
-        ("group", CELERY_TASK_GROUP_ID),
-        ("eta", CELERY_TASK_ETA),
-        ("hostname", CELERY_WORKER_HOSTNAME),
+        ("root_id", attr.CELERY_TASK_ROOT_ID),
+        ("parent_id", attr.CELERY_TASK_PARENT_ID),
+        ("group", attr.CELERY_TASK_GROUP_ID),
+        ("eta", attr.CELERY_TASK_ETA),
+        ("hostname", attr.CELERY_WORKER_HOSTNAME),
     ):
         if headers.get(key):
             attributes[attribute] = _values.text(headers[key], _values.ID_TEXT)
     if redelivered:
-        attributes[CELERY_TASK_REDELIVERED] = True
+        attributes[attr.CELERY_TASK_REDELIVERED] = True
     entry = get(BEAT_ENTRY) or get(DJANGO_ENTRY) or ("unnamed" if get(BEAT) else None)
     if entry:
-        attributes[CELERY_BEAT_ENTRY] = _values.text(entry, _values.ID_TEXT)
+        attributes[attr.CELERY_BEAT_ENTRY] = _values.text(entry, _values.ID_TEXT)
     if pool:
-        attributes[CELERY_WORKER_POOL] = pool
+        attributes[attr.CELERY_WORKER_POOL] = pool
     carrier = {
         field: value
         for field in propagate.get_global_textmap().fields
@@ -197,7 +182,7 @@ def complete(
         task: the task, if it is known here: then positional arguments have names too.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        fallback: the correlation id when nobody has set one.
+        fallback: the correlation id when none is set.
         skip: keywords that are known in another way.
     """
     found = dict(ids)
@@ -288,3 +273,11 @@ def _parameter_names(task: Any) -> tuple[str, ...]:
             known = ()
         _parameters[task] = known
     return known
+
+
+def retry_delay(when: Any) -> float | None:
+    """Seconds until the next attempt, from what `Retry` says: seconds or a moment."""
+    if isinstance(when, (int, float)):
+        return max(float(when), 0.0)
+    then = moment(when)
+    return None if then is None else round(max(then - time.time(), 0.0), 3)

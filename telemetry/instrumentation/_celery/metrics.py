@@ -5,8 +5,8 @@ Labels are task, queue, state and `error.type`. A label never takes more than a 
 values, since routing keys and exception classes come from data; what is beyond becomes `_OTHER`.
 
 Attempts that run are counted by the worker's main process, which sees its children die: a child
-that was killed could never take back what it had counted. The other instruments belong to whoever
-saw the end of an attempt.
+that was killed could never take back what it had counted. The other instruments belong to the
+process that saw the end of an attempt.
 """
 
 import functools
@@ -18,22 +18,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from telemetry import _diagnostics, _values
-from telemetry.attributes import (
-    CELERY_TASK_ACTIVE,
-    CELERY_TASK_NAME,
-    CELERY_TASK_OUTCOMES,
-    CELERY_TASK_OVERLAPS,
-    CELERY_TASK_REDELIVERIES,
-    CELERY_TASK_STATE,
-    CELERY_TASK_WAIT_DURATION,
-    DURATION_BUCKETS_S,
-    ERROR_TYPE,
-    MESSAGING_DESTINATION,
-    MESSAGING_OPERATION_NAME,
-    MESSAGING_PROCESS_DURATION,
-    MESSAGING_SYSTEM,
-    WAIT_BUCKETS_S,
-)
+from telemetry import attributes as names
 from telemetry.instrumentation._celery.message import Message
 
 OTHER: Final = "_OTHER"
@@ -63,14 +48,14 @@ def waited(message: Message, seconds: float) -> None:
 
 def ended(message: Message, state: str, error: str | None, seconds: float | None) -> None:
     """An attempt ended; `seconds` is None when it never began."""
-    labels = {**_labels(message), CELERY_TASK_STATE: state}
+    labels = {**_labels(message), names.CELERY_TASK_STATE: state}
     if error is not None:
-        labels[ERROR_TYPE] = bounded(ERROR_TYPE, error)
+        labels[names.ERROR_TYPE] = bounded(names.ERROR_TYPE, error)
     _outcomes().add(1, labels)
     if seconds is not None:
         more = {
-            MESSAGING_SYSTEM: message.attributes[MESSAGING_SYSTEM],
-            MESSAGING_OPERATION_NAME: "process",
+            names.MESSAGING_SYSTEM: message.attributes[names.MESSAGING_SYSTEM],
+            names.MESSAGING_OPERATION_NAME: "process",
         }
         _duration().record(seconds, {**labels, **more})
 
@@ -78,10 +63,10 @@ def ended(message: Message, state: str, error: str | None, seconds: float | None
 def unknown(queue: str, state: str, error: str) -> None:
     """A message ended that is no task of this worker."""
     labels = {
-        CELERY_TASK_NAME: OTHER,
-        MESSAGING_DESTINATION: bounded(MESSAGING_DESTINATION, queue),
-        CELERY_TASK_STATE: state,
-        ERROR_TYPE: bounded(ERROR_TYPE, error),
+        names.CELERY_TASK_NAME: OTHER,
+        names.MESSAGING_DESTINATION: bounded(names.MESSAGING_DESTINATION, queue),
+        names.CELERY_TASK_STATE: state,
+        names.ERROR_TYPE: bounded(names.ERROR_TYPE, error),
     }
     _outcomes().add(1, labels)
 
@@ -103,7 +88,7 @@ def observe_active() -> None:
     _observed_by = os.getpid()
     if first:
         metrics.get_meter("telemetry").create_observable_up_down_counter(
-            CELERY_TASK_ACTIVE, [_active], "{task}", "Attempts that run now."
+            names.CELERY_TASK_ACTIVE, [_active], "{task}", "Attempts that run now."
         )
 
 
@@ -116,12 +101,13 @@ def _active(_: CallbackOptions) -> list[Observation]:
         running: Counter[tuple[str, str]] = Counter()
         for request in list(state.active_requests):
             queue = request.delivery_info.get("routing_key") or ""
-            name = bounded(CELERY_TASK_NAME, _values.text(request.type, _values.ID_TEXT))
-            running[name, bounded(MESSAGING_DESTINATION, str(queue))] += 1
+            name = bounded(names.CELERY_TASK_NAME, _values.text(request.type, _values.ID_TEXT))
+            running[name, bounded(names.MESSAGING_DESTINATION, str(queue))] += 1
         _active_seen.update(running)
         return [
             Observation(
-                running[name, queue], {CELERY_TASK_NAME: name, MESSAGING_DESTINATION: queue}
+                running[name, queue],
+                {names.CELERY_TASK_NAME: name, names.MESSAGING_DESTINATION: queue},
             )
             for name, queue in sorted(_active_seen)
         ]
@@ -132,47 +118,47 @@ def _active(_: CallbackOptions) -> list[Observation]:
 
 def _labels(message: Message) -> dict[str, Any]:
     return {
-        CELERY_TASK_NAME: bounded(CELERY_TASK_NAME, message.name),
-        MESSAGING_DESTINATION: bounded(MESSAGING_DESTINATION, message.queue),
+        names.CELERY_TASK_NAME: bounded(names.CELERY_TASK_NAME, message.name),
+        names.MESSAGING_DESTINATION: bounded(names.MESSAGING_DESTINATION, message.queue),
     }
 
 
 @functools.cache
 def _duration() -> metrics.Histogram:
     return metrics.get_meter("telemetry").create_histogram(
-        MESSAGING_PROCESS_DURATION,
+        names.MESSAGING_PROCESS_DURATION,
         "s",
         "How long attempts took.",
-        explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
+        explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS_S,
     )
 
 
 @functools.cache
 def _wait() -> metrics.Histogram:
     return metrics.get_meter("telemetry").create_histogram(
-        CELERY_TASK_WAIT_DURATION,
+        names.CELERY_TASK_WAIT_DURATION,
         "s",
         "How long tasks waited for a worker.",
-        explicit_bucket_boundaries_advisory=WAIT_BUCKETS_S,
+        explicit_bucket_boundaries_advisory=names.WAIT_BUCKETS_S,
     )
 
 
 @functools.cache
 def _outcomes() -> metrics.Counter:
     return metrics.get_meter("telemetry").create_counter(
-        CELERY_TASK_OUTCOMES, "{task}", "How attempts ended."
+        names.CELERY_TASK_OUTCOMES, "{task}", "How attempts ended."
     )
 
 
 @functools.cache
 def _redeliveries() -> metrics.Counter:
     return metrics.get_meter("telemetry").create_counter(
-        CELERY_TASK_REDELIVERIES, "{task}", "Messages that had been delivered before."
+        names.CELERY_TASK_REDELIVERIES, "{task}", "Messages that had been delivered before."
     )
 
 
 @functools.cache
 def _overlaps() -> metrics.Counter:
     return metrics.get_meter("telemetry").create_counter(
-        CELERY_TASK_OVERLAPS, "{task}", "Messages whose task the worker held already."
+        names.CELERY_TASK_OVERLAPS, "{task}", "Messages whose task the worker held already."
     )

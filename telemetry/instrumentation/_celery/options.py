@@ -12,19 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec
 
 from telemetry import _diagnostics, _values
+from telemetry import attributes as names
 from telemetry._config import settings
-from telemetry.attributes import (
-    BATCH_RUN_ID,
-    CONTEXT,
-    CONVERSATION_ID,
-    CORRELATION_ID,
-    ORDER_ID,
-    ORGANIZATION_ID,
-    REQUEST_ID,
-    SESSION_ID,
-    TENANT_ID,
-    USER_ID,
-)
 from telemetry.errors import ConfigError
 
 P = ParamSpec("P")
@@ -35,17 +24,17 @@ MODES: Final = ("auto", "child", "link")
 TASK_MODE: Final = "telemetry_mode"
 """The option of a task that overrides the mode: `@app.task(telemetry_mode="link")`."""
 TRAVELLING: Final = {
-    CONTEXT[name]
+    names.CONTEXT[name]
     for name in (
-        CORRELATION_ID,
-        REQUEST_ID,
-        TENANT_ID,
-        ORGANIZATION_ID,
-        USER_ID,
-        CONVERSATION_ID,
-        SESSION_ID,
-        ORDER_ID,
-        BATCH_RUN_ID,
+        names.CORRELATION_ID,
+        names.REQUEST_ID,
+        names.TENANT_ID,
+        names.ORGANIZATION_ID,
+        names.USER_ID,
+        names.CONVERSATION_ID,
+        names.SESSION_ID,
+        names.ORDER_ID,
+        names.BATCH_RUN_ID,
     )
 }
 """The ids that go with a message, by keyword: ids only, never the whole scope."""
@@ -91,7 +80,7 @@ def use(
     ]
     keywords: dict[str, str] = {}
     for argument, named in (KWARGS if kwargs_map is None else kwargs_map).items():
-        keyword = CONTEXT.get(named, named)
+        keyword = names.CONTEXT.get(named, named)
         if keyword in TRAVELLING:
             keywords[argument] = keyword
         else:

@@ -16,30 +16,14 @@ from typing import Any, Final
 from opentelemetry import trace
 
 from telemetry import _values
+from telemetry import attributes as names
 from telemetry._traces import span as spans
-from telemetry.attributes import (
-    CELERY_BEAT_ENTRY,
-    CELERY_TASK_ETA,
-    CELERY_TASK_GROUP_ID,
-    CELERY_TASK_NAME,
-    CELERY_TASK_PARENT_ID,
-    CELERY_TASK_RETRIES,
-    CELERY_TASK_ROOT_ID,
-    CONTEXT,
-    ERROR_TYPE,
-    MESSAGING_DESTINATION,
-    MESSAGING_MESSAGE_ID,
-    MESSAGING_OPERATION_NAME,
-    MESSAGING_OPERATION_TYPE,
-    MESSAGING_SYSTEM,
-    TASK_ID,
-)
 from telemetry.instrumentation._celery import message
 from telemetry.instrumentation._celery.options import guarded
 
 WRAPPED: Final = "_otelier_wrapped"
 
-_ATTRIBUTE: Final = {keyword: name for name, keyword in CONTEXT.items()}
+_ATTRIBUTE: Final = {keyword: name for name, keyword in names.CONTEXT.items()}
 _open: ContextVar[trace.Span | None] = ContextVar("otelier_publishing", default=None)
 _app: ContextVar[Any] = ContextVar("otelier_publishing_app", default=None)
 _entry: ContextVar[str | None] = ContextVar("otelier_beat_entry", default=None)
@@ -74,30 +58,30 @@ def before(
     )
     attributes: dict[str, Any] = {
         **{_ATTRIBUTE[keyword]: value for keyword, value in ids.items()},
-        MESSAGING_SYSTEM: message.system(app),
-        MESSAGING_OPERATION_NAME: "send",
-        MESSAGING_OPERATION_TYPE: "send",
-        MESSAGING_DESTINATION: queue,
-        MESSAGING_MESSAGE_ID: _values.text(task_id, _values.ID_TEXT),
-        CELERY_TASK_NAME: name,
+        names.MESSAGING_SYSTEM: message.system(app),
+        names.MESSAGING_OPERATION_NAME: "send",
+        names.MESSAGING_OPERATION_TYPE: "send",
+        names.MESSAGING_DESTINATION: queue,
+        names.MESSAGING_MESSAGE_ID: _values.text(task_id, _values.ID_TEXT),
+        names.CELERY_TASK_NAME: name,
     }
     for key, attribute in (
-        ("retries", CELERY_TASK_RETRIES),
-        ("eta", CELERY_TASK_ETA),
-        ("root_id", CELERY_TASK_ROOT_ID),
-        ("parent_id", CELERY_TASK_PARENT_ID),
-        ("group", CELERY_TASK_GROUP_ID),
+        ("retries", names.CELERY_TASK_RETRIES),
+        ("eta", names.CELERY_TASK_ETA),
+        ("root_id", names.CELERY_TASK_ROOT_ID),
+        ("parent_id", names.CELERY_TASK_PARENT_ID),
+        ("group", names.CELERY_TASK_GROUP_ID),
     ):
         if about.get(key):
             attributes[attribute] = _values.clean(about[key])
     entry = _entry.get()
     if entry is not None:
-        attributes[CELERY_BEAT_ENTRY] = entry
+        attributes[names.CELERY_BEAT_ENTRY] = entry
     span = message.tracer().start_span(
         f"send {queue}", kind=trace.SpanKind.PRODUCER, attributes=attributes
     )
     # Published from within a task, the span is stamped with the id of the task that publishes.
-    span.set_attribute(TASK_ID, attributes[MESSAGING_MESSAGE_ID])
+    span.set_attribute(names.TASK_ID, attributes[names.MESSAGING_MESSAGE_ID])
     _open.set(span)
     message.write(headers, ids, trace.set_span_in_context(span), entry)
 
@@ -116,7 +100,7 @@ def finish(error: BaseException | None) -> None:
     _open.set(None)
     if error is not None:
         span.set_status(trace.StatusCode.ERROR)
-        span.set_attribute(ERROR_TYPE, spans.error_type(error))
+        span.set_attribute(names.ERROR_TYPE, spans.error_type(error))
     span.end()
 
 

@@ -10,7 +10,8 @@ from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from telemetry import _native
 from telemetry._export.record_redactor import Records
-from telemetry._redaction.policy import Policy, Redaction, Redactor
+from telemetry._redaction.policy import Policy, Redaction
+from telemetry._redaction.redactor import Redactor
 
 pytestmark = pytest.mark.skipif(_native.core is None, reason="no C compiler at the installation")
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"

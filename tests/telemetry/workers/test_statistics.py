@@ -268,8 +268,8 @@ def test_a_capture_begins_at_zero():
 
 def test_totals_are_those_of_all_windows():
     """Orders and steps of windows that are over and of the one that is not; quantiles of the last ones."""
-    ledger = numbers.Ledger("role", "act", ["orders"])
-    found = numbers.Numbers(ledger, ["orders"])
+    ledger = numbers.RoleCounters("role", "act", ["orders"])
+    found = numbers.WorkerCounters(ledger, ["orders"])
     told, took = [], []
     for number in range(3000):
         seconds = (number * 7919 % 1000) / 1000
@@ -282,7 +282,7 @@ def test_totals_are_those_of_all_windows():
         found.ran(label, seconds * 2)
         if number % 250 == 249:
             found.tally("retry_count")
-            told.append(found.before.told(found.before.since + 5, found.window))
+            told.append(found.before.shown(found.before.since + 5, found.window))
             found.turn(found.before.since + 1)
     last = sorted(took[-1500:])  # at least 1,024 before the window, by whole windows
     assert (label, key, counter) == ("margin_calculation", "margin_calculation_time_ms", "margins")
@@ -309,7 +309,7 @@ def test_totals_are_those_of_all_windows():
         },
     }
     assert [each["processed_count"] for each in told] == list(range(250, 3001, 250))
-    assert found.window.told(found.window.since) == {
+    assert found.window.shown(found.window.since) == {
         "seconds": 0.0,
         **dict.fromkeys(numbers.TALLIES, 0),
     }
@@ -322,7 +322,7 @@ def test_totals_are_those_of_all_windows():
 
 def test_many_names_of_steps_are_few_labels():
     """Names with ids in them end up in one label, and are not remembered one by one."""
-    found = numbers.Numbers(numbers.Ledger("role", "act", []), [])
+    found = numbers.WorkerCounters(numbers.RoleCounters("role", "act", []), [])
     labels = {found.step(f"step-{number}", {})[0] for number in range(1000)}
     assert len(labels) == numbers.LABELS + 1
     assert len(found._steps) == numbers.LABELS

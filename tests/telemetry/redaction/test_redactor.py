@@ -3,7 +3,8 @@
 import pytest
 
 from telemetry import Redaction
-from telemetry._redaction.policy import FAILED, MASK, Policy, Redactor
+from telemetry._redaction.policy import MASK, Policy
+from telemetry._redaction.redactor import FAILED, Redactor
 from tests.canaries import EMAIL, HARMLESS, SECRETS, WALLET, jwt
 
 MAXIMUM = 2**63 - 1

@@ -1,0 +1,1 @@
+"""The names that `telemetry.attributes` shows, by subject."""
