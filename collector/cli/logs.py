@@ -17,7 +17,7 @@ import msgspec
 from collector.cli.render import Style, clip, log_line, output_options, write
 from collector.cli.source import Asking, Source, source_options
 from collector.query.parameters import LEVELS, BadParameter, log_query
-from collector.query.trace import Searched
+from collector.query.searched import Searched
 
 HELP = """
 Show log records that match all the given conditions, the newest --limit of

@@ -16,7 +16,7 @@ import msgspec
 from collector.cli.render import clip, output_options, write
 from collector.cli.source import Asking, Source, source_options
 from collector.query.parameters import BadParameter
-from collector.query.trace import Searched
+from collector.query.searched import Searched
 
 PAGE_ROWS: Final = 1000
 

@@ -31,9 +31,10 @@ from collector.components import resolve
 from collector.config import Config
 from collector.model import Host, Secret
 from collector.query import failures, slow, tail, tasks
-from collector.query import trace as service
+from collector.query.logs import logs
 from collector.query.parameters import log_query
 from collector.query.tail import Lines
+from collector.query.trace import trace
 from collector.stats import Stats
 from collector.stores.base import Store, dumps
 
@@ -186,7 +187,7 @@ class Opened:
 
     async def trace(self, text: str) -> bytes:
         """As GET /api/v1/trace/{id}."""
-        return service.encode(await service.trace(self._store, text))
+        return dumps(await trace(self._store, text))
 
     async def ask(self, what: str, pairs: Pairs) -> bytes:
         """As GET /api/v1/..."""
@@ -198,7 +199,7 @@ class Opened:
             return dumps(await slow.slow(store, slow.question(pairs, now_unix_nano=now)))
         if what == "tasks":
             return dumps(await tasks.tasks(store, tasks.question(pairs, now_unix_nano=now)))
-        return service.encode(await service.logs(store, log_query(pairs, now_unix_nano=now)))
+        return dumps(await logs(store, log_query(pairs, now_unix_nano=now)))
 
     def tail(self, pairs: Pairs) -> AsyncGenerator[Lines, None]:
         """As GET /api/v1/tail."""

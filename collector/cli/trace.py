@@ -13,7 +13,8 @@ import msgspec
 from collector.cli.render import Style, clip, output_options, timestamp, write
 from collector.cli.source import Asking, Source, source_options
 from collector.cli.waterfall import waterfall
-from collector.query.trace import Answer, Range
+from collector.query.searched import Range
+from collector.query.trace import Answer
 
 HELP = """
 Show everything about one id: its traces as waterfalls, with their log records.

@@ -35,9 +35,11 @@ from collector.http.exposure import unauthenticated_allowed
 from collector.http.server import serving
 from collector.model import Duration, ExporterId, Host, Secret
 from collector.query import failures, slow, tail, tasks
-from collector.query import trace as service
+from collector.query.logs import logs
 from collector.query.parameters import LOG_PARAMETERS, BadParameter, log_query
+from collector.query.searched import PAGE
 from collector.query.tail import Lines
+from collector.query.trace import Limits, trace
 from collector.stores.base import Store, dumps
 
 MAX_ID: Final = 1024
@@ -69,9 +71,9 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     timeout: Duration = Duration(30)
     """How long one question may take."""
     max_concurrent: int = 16
-    """How many questions run at once; more wait for their turn."""
+    """How many questions run at once; more wait until one ends."""
     queue_timeout: Duration = Duration(10)
-    """How long a question waits for its turn before it is answered 429."""
+    """How long a question waits for its start before it is answered 429."""
     max_rows: int = 5000
     """The largest `limit` of a question about logs, from 1000 to 9999."""
     max_tails: int = 8
@@ -87,8 +89,8 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in (*positive, "max_spans"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive")
-        if not 1000 <= self.max_rows < service.PAGE:
-            raise ValueError(f"`max_rows` must be from 1000 to {service.PAGE - 1}")
+        if not 1000 <= self.max_rows < PAGE:
+            raise ValueError(f"`max_rows` must be from 1000 to {PAGE - 1}")
         if (
             not _is_loopback(_name(self.endpoint))
             and not self.token
@@ -212,7 +214,7 @@ class Questions:
         self._tails = 0
         self._places = asyncio.Semaphore(config.max_concurrent)
         self._warned_at = -math.inf
-        self._limits = service.Limits(
+        self._limits = Limits(
             traces=config.max_traces, spans=config.max_spans, logs=config.max_spans
         )
 
@@ -224,8 +226,8 @@ class Questions:
             text = request.path_params["id"]
             if not text.strip() or len(text) > MAX_ID:
                 raise BadParameter("id", f"write an id of 1 to {MAX_ID} characters")
-            found = await service.trace(self._store, text, self._limits)
-            return _json(200 if found.found else 404, service.encode(found))
+            found = await trace(self._store, text, self._limits)
+            return _json(200 if found.found else 404, dumps(found))
 
         return await self._answer(request, ask)
 
@@ -238,7 +240,7 @@ class Questions:
                 now_unix_nano=time.time_ns(),
                 max_rows=self._config.max_rows,
             )
-            return _json(200, service.encode(await service.logs(self._store, query)))
+            return _json(200, dumps(await logs(self._store, query)))
 
         return await self._answer(request, ask)
 
@@ -355,7 +357,7 @@ class Questions:
             if work.done():
                 return work.result()
             if gone.done():
-                return Response(status_code=499)  # nobody reads it
+                return Response(status_code=499)  # the client reads no more
             slow = f"no answer within {self._config.timeout:g} s; narrow it with since or service"
             return error(503, slow, _retry_after(1))
         finally:

@@ -18,8 +18,8 @@ from typing import Any, Final
 import msgspec
 
 from collector.model import Signal
-from collector.query.parameters import BadParameter, limit, page_range, read_pairs
-from collector.query.trace import Searched
+from collector.query.parameters import choice, read_question
+from collector.query.searched import Searched
 from collector.stores.base import Failure, Query, Store
 
 MOST: Final = 10_000
@@ -102,28 +102,27 @@ def question(
     Raises:
         BadParameter: with the name and the fix.
     """
-    given, _ = read_pairs(pairs, PARAMETERS)
-    since, until, behind = page_range(given, now_unix_nano, "1h", _CURSOR)
+    asked = read_question(
+        pairs, PARAMETERS, _CURSOR, now_unix_nano=now_unix_nano, since="1h",
+        rows=DEFAULT_LIMIT, max_rows=max_rows,
+    )  # fmt: skip
+    given, behind = asked.given, asked.behind
     after = None if behind is None else (int(behind[0]), behind[1])
-    kind = given.get("kind", "logs")
-    if kind not in ("logs", "spans"):
-        raise BadParameter("kind", "write logs or spans")
-    order = given.get("order", "frequent")
-    if order not in ("frequent", "recent"):
-        raise BadParameter("order", "write frequent or recent")
+    kind = choice(given, "kind", "logs", "spans")
+    order = choice(given, "order", "frequent", "recent")
     narrow: dict[str, Any] = {"min_severity": FAILED} if kind == "logs" else {"status": "ERROR"}
     query = Query(
         signal=Signal.LOGS if kind == "logs" else Signal.TRACES,
         service=given.get("service"),
-        since_unix_nano=since,
-        until_unix_nano=until,
+        since_unix_nano=asked.since_unix_nano,
+        until_unix_nano=asked.until_unix_nano,
         limit=MOST,
         **narrow,
     )
     return Question(
         query=query,
         frequent=order == "frequent",
-        limit=limit(given, DEFAULT_LIMIT, max_rows),
+        limit=asked.limit,
         after=after,
     )
 

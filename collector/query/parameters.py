@@ -1,21 +1,21 @@
 """
-The words of a question about logs -> a typed `Query`, or one clear refusal.
+The words of a question about logs -> a typed `Query`, or one clear error.
 
 The HTTP port and the command line both come through `log_query`, with the same (name, value) pairs
-and the same refusals. Every value is text from outside and stays a value: nothing here is ever
+and the same errors. Every value is text from outside and stays a value: nothing here is ever
 read as an operator, a pattern or a field path of a database. A parameter that we do not know is
-refused, because a filter that is silently ignored gives a wrong answer.
+rejected, because a filter that is silently ignored gives a wrong answer.
 """
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from collector.errors import Malformed
 from collector.model import Signal
-from collector.query.trace import trace_id_of
+from collector.query.ids import trace_id_of
 from collector.stores.base import Query
 from telemetry.attributes import CONTEXT
 
@@ -117,7 +117,7 @@ def log_conditions(
         until_unix_nano=until,
         text=given.get("text"),
         where=tuple(where),
-        newest_first=_newest_first(given.get("order", "newest")),
+        newest_first=choice(given, "order", "newest", "oldest") == "newest",
         limit=limit,
         after=_cursor(given["cursor"]) if "cursor" in given else None,
     )
@@ -177,32 +177,80 @@ def time_range(
     return begin, end
 
 
-def page_range(
-    given: Mapping[str, str], now_unix_nano: int, default: str, cursor: re.Pattern[str]
-) -> tuple[int | None, int, tuple[str, ...] | None]:
+class Asked(NamedTuple):
     """
-    The time range of a page: what was asked for, or that of the pages before, which do not move.
+    What the questions have in common that answer in pages.
 
     Args:
-        given: the parameters.
-        now_unix_nano: the end, where nothing else is said.
-        default: how far back to look where nothing is said: `1h`.
-        cursor: what a cursor looks like; its first two groups are the range.
+        given: the parameters by name.
+        since_unix_nano, until_unix_nano: the time range; with a cursor that of the pages before,
+            which does not move.
+        behind: what the cursor says beside the range; None on the first page.
+        limit: rows of one page.
+    """
 
-    Returns:
-        Since, until, and the other groups of the cursor, if there is one.
+    given: dict[str, str]
+    since_unix_nano: int | None
+    until_unix_nano: int
+    behind: tuple[str, ...] | None
+    limit: int
+
+
+def read_question(
+    pairs: Iterable[tuple[str, str]],
+    known: Mapping[str, str],
+    cursor: re.Pattern[str],
+    *,
+    now_unix_nano: int,
+    since: str,
+    rows: int,
+    max_rows: int,
+) -> Asked:
+    """
+    Read the parameters of a question that answers in pages.
+
+    Args:
+        pairs: names and values, each name once.
+        known: the parameters that there are, with their help.
+        cursor: what a cursor looks like; its first two groups are the time range.
+        now_unix_nano: what ages count back from, and the end unless `until` is given.
+        since: how far back to look unless it is given: `1h`.
+        rows: of a page unless `limit` is given.
+        max_rows: the largest limit.
 
     Raises:
         BadParameter: with the name and the fix.
     """
-    if "cursor" not in given:
-        since, until = time_range(given, now_unix_nano, default)
-        return since, now_unix_nano + 1 if until is None else until, None
-    time_range(given, now_unix_nano, default)  # what is wrong beside a cursor is refused as well
-    parts = cursor.fullmatch(given["cursor"])
-    if parts is None:
-        raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
-    return int(parts[1]), int(parts[2]), parts.groups()[2:]
+    given, _ = read_pairs(pairs, known)
+    begin, end = time_range(
+        given, now_unix_nano, since
+    )  # what is wrong beside a cursor counts, too
+    behind = None
+    if "cursor" in given:
+        parts = cursor.fullmatch(given["cursor"])
+        if parts is None:
+            raise bad_cursor()
+        begin, end, behind = int(parts[1]), int(parts[2]), parts.groups()[2:]
+    return Asked(
+        given,
+        begin,
+        now_unix_nano + 1 if end is None else end,
+        behind,
+        limit(given, rows, max_rows),
+    )
+
+
+def bad_cursor() -> BadParameter:
+    """The answer to a cursor that no page gave."""
+    return BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
+
+
+def choice(given: Mapping[str, str], name: str, *words: str) -> str:
+    """One of some words, the first one unless it is given."""
+    word = given.get(name, words[0])
+    if word not in words:
+        raise BadParameter(name, f"write {', '.join(words[:-1])} or {words[-1]}")
+    return word
 
 
 def limit(given: Mapping[str, str], default: int, most: int) -> int:
@@ -226,10 +274,8 @@ def age_s(given: Mapping[str, str], name: str, default: float) -> float:
 
 def flag(given: Mapping[str, str], name: str) -> bool:
     """True or false, false unless it is given."""
-    text = given.get(name, "false")
-    if text not in ("true", "false"):
-        raise BadParameter(name, "write true or false")
-    return text == "true"
+    given = {name: "false", **given}
+    return choice(given, name, "true", "false") == "true"
 
 
 def _seconds(text: str) -> float:
@@ -256,16 +302,10 @@ def _level(text: str) -> int | None:
     return LEVELS[text.lower()]
 
 
-def _newest_first(text: str) -> bool:
-    if text not in ("newest", "oldest"):
-        raise BadParameter("order", "write newest or oldest")
-    return text == "newest"
-
-
 def _cursor(text: str) -> tuple[int, str]:
     parts = _CURSOR.fullmatch(text)
     if parts is None or int(parts[1]) >= 2**64:
-        raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
+        raise bad_cursor()
     return int(parts[1]), parts[2]
 
 

@@ -13,15 +13,8 @@ from typing import Final
 import msgspec
 
 from collector.model import Signal
-from collector.query.parameters import (
-    BadParameter,
-    age_s,
-    flag,
-    limit,
-    page_range,
-    read_pairs,
-)
-from collector.query.trace import Searched
+from collector.query.parameters import age_s, bad_cursor, flag, read_question
+from collector.query.searched import Searched
 from collector.stores.base import Document, Query, Store
 
 DEFAULT_LIMIT: Final = 20
@@ -75,11 +68,14 @@ def question(
     Raises:
         BadParameter: with the name and the fix.
     """
-    given, _ = read_pairs(pairs, PARAMETERS)
-    since, until, behind = page_range(given, now_unix_nano, "1h", _CURSOR)
+    asked = read_question(
+        pairs, PARAMETERS, _CURSOR, now_unix_nano=now_unix_nano, since="1h",
+        rows=DEFAULT_LIMIT, max_rows=max_rows,
+    )  # fmt: skip
+    given, behind = asked.given, asked.behind
     after = None if behind is None else (float(behind[0]), behind[1])
     if after is not None and not math.isfinite(after[0]):
-        raise BadParameter("cursor", "not a cursor; use next of the page before, unchanged")
+        raise bad_cursor()
     least = age_s(given, "min_duration", 0.0) * 1000
     return Question(
         query=Query(
@@ -88,10 +84,10 @@ def question(
             name=given.get("name"),
             min_duration_ms=least or None,
             roots=flag(given, "traces"),
-            since_unix_nano=since,
-            until_unix_nano=until,
+            since_unix_nano=asked.since_unix_nano,
+            until_unix_nano=asked.until_unix_nano,
         ),
-        limit=limit(given, DEFAULT_LIMIT, max_rows),
+        limit=asked.limit,
         after=after,
     )
 

@@ -1,5 +1,5 @@
 """
-`tail`: new log records as they are stored, for as long as somebody listens.
+`tail`: new log records as they are stored, until the reader stops.
 
 A store gives steps, each with a position to go on from. Here a step becomes a few lines: records,
 a position behind them, a gap when something may be missing. A store that cannot be asked is asked
@@ -111,7 +111,7 @@ class Lines(msgspec.Struct, frozen=True):
 
     Args:
         lines: records and sentences; often none.
-        position: where to go on behind them; empty while nobody knows.
+        position: where to go on behind them; empty while it is not known.
     """
 
     lines: list[Line]

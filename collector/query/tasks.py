@@ -3,7 +3,7 @@
 
 An attempt leaves `celery.task.started` and one event of its end, both with the id of the task, the
 number of the attempt, the worker, the queue and the time in the queue. Where a process died, its
-worker's main process tells the end in its place. So the latest event of the latest attempt says the
+worker's main process records the end in its place. So the latest event of the latest attempt says the
 state. An attempt that started and never ended is running, or lost when it began longer ago than
 `lost_after`; one whose process is gone is lost at once.
 
@@ -20,15 +20,8 @@ from typing import Any, Final
 import msgspec
 
 from collector.model import Signal
-from collector.query.parameters import (
-    BadParameter,
-    age_s,
-    flag,
-    limit,
-    page_range,
-    read_pairs,
-)
-from collector.query.trace import Searched
+from collector.query.parameters import BadParameter, age_s, flag, read_question
+from collector.query.searched import Searched
 from collector.stores.base import Document, Query, Store, event_time
 from telemetry import attributes as names
 
@@ -151,8 +144,11 @@ def question(
     Raises:
         BadParameter: with the name and the fix.
     """
-    given, _ = read_pairs(pairs, PARAMETERS)
-    since, until, behind = page_range(given, now_unix_nano, "24h", _CURSOR)
+    asked = read_question(
+        pairs, PARAMETERS, _CURSOR, now_unix_nano=now_unix_nano, since="24h",
+        rows=DEFAULT_LIMIT, max_rows=max_rows,
+    )  # fmt: skip
+    given, behind = asked.given, asked.behind
     after = None if behind is None else (int(behind[0]), behind[1])
     state = given.get("state", "").upper() or None
     if state not in (None, *STATES):
@@ -167,14 +163,14 @@ def question(
             names=EVENTS,
             task_ids=(given["task_id"],) if "task_id" in given else (),
             service=given.get("service"),
-            since_unix_nano=since,
-            until_unix_nano=until,
+            since_unix_nano=asked.since_unix_nano,
+            until_unix_nano=asked.until_unix_nano,
             newest_first=True,
             after=after,
         ),
         now_unix_nano=now_unix_nano,
         lost_after_s=age_s(given, "lost_after", LOST_AFTER_S),
-        limit=limit(given, DEFAULT_LIMIT, max_rows),
+        limit=asked.limit,
         name=given.get("task"),
         state=state,
     )
@@ -267,9 +263,9 @@ def assemble(
         now_unix_nano: what the age of a running attempt is counted from.
         lost_after_s: the age at which it counts as lost.
     """
-    told = [event for event in events if event["event"] != names.CELERY_RECEIVED]
-    last = max(told, key=_progress) if told else events[-1]
-    starts = [event for event in told if event["event"] == names.CELERY_STARTED]
+    later = [event for event in events if event["event"] != names.CELERY_RECEIVED]
+    last = max(later, key=_progress) if later else events[-1]
+    starts = [event for event in later if event["event"] == names.CELERY_STARTED]
     state = str(_attribute(last, names.CELERY_TASK_STATE, ""))
     if last["event"] == names.CELERY_RECEIVED:
         state = "RECEIVED"

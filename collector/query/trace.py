@@ -1,10 +1,9 @@
 """
-The questions of the query side, as functions over any store.
+`trace`: what happened to an id.
 
-`trace` answers "what happened to this id": it collects the traces in which the id occurs, fetches
-each of them whole, and lays the spans out as a tree with their log records. `logs` answers a filter
-with one page. Both see a store only through its contract, so MongoDB, SQLite and a test double give
-equal answers, and the HTTP port and the command line send the same bytes (`encode`).
+The traces in which the id occurs are collected, each is fetched whole, and its spans are laid out as
+a tree with their log records. The store is seen only through its contract, so MongoDB, SQLite and a
+test double give equal answers, and the HTTP port and the command line send the same bytes.
 
 A tree is a list of rows in reading order, each with its depth: a chain of ten thousand nested
 spans is then a long list and not a recursion. Everything fetched is bounded; what was cut off is
@@ -12,26 +11,16 @@ said in `Answer.cut`.
 """
 
 import asyncio
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from collector.model import Signal
-from collector.stores.base import Document, Query, Store, dumps, event_time
-from telemetry.attributes import LOOKUP
-
-KINDS: Final = ("trace_id", *LOOKUP)
-"""The kinds of ids that `trace` finds."""
-
-PAGE: Final = 10_000
-"""The most that a store gives at once (`Query.limit`)."""
-
-TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+from collector.query.ids import KINDS, forms
+from collector.query.searched import PAGE, Searched, time_range_of
+from collector.stores.base import Document, Query, Store, event_time
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,32 +77,6 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logs: list[Document] = []
 
 
-class Range(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The times of the oldest and the newest document of one kind, in nanoseconds."""
-
-    oldest_unix_nano: int
-    newest_unix_nano: int
-
-
-class Searched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    Where and what was looked for.
-
-    Args:
-        store: the store's own description.
-        ids: the forms of the id that were looked for.
-        kinds: what such an id may be; empty for a filter.
-        spans, logs: the times that the store holds; absent when it holds none, and not looked
-            up at all when something was found.
-    """
-
-    store: str
-    ids: list[str] = []
-    kinds: list[str] = []
-    spans: Range | None = None
-    logs: Range | None = None
-
-
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     What is known about one id.
@@ -136,45 +99,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def found(self) -> bool:
         """Whether anything is known."""
         return bool(self.traces or self.logs)
-
-
-class Page(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    Log records that match, in the order asked for.
-
-    Args:
-        logs: the documents.
-        next: the cursor of the page behind this one; absent on the last page.
-        searched: where was looked.
-    """
-
-    logs: list[Document] = []
-    next: str | None = None
-    searched: Searched
-
-
-def encode(answer: Answer | Page) -> bytes:
-    """The JSON of an answer, the same from every source."""
-    return dumps(answer)
-
-
-def trace_id_of(text: str) -> str | None:
-    """The trace id that a text means: hex in any case, as a UUID, or inside a W3C traceparent."""
-    lowered = text.strip().lower()
-    if TRACE_ID.fullmatch(lowered):
-        return lowered
-    if _UUID.fullmatch(lowered):
-        return lowered.replace("-", "")
-    parent = _TRACEPARENT.fullmatch(lowered)
-    return parent[1] if parent else None
-
-
-def forms(text: str) -> list[str]:
-    """The ids to look for: the text itself, and the trace id that it may mean."""
-    plain = text.strip()
-    if _TRACEPARENT.fullmatch(plain.lower()):
-        plain = ""
-    return list(dict.fromkeys(form for form in (plain, trace_id_of(text)) if form))
 
 
 async def trace(store: Store, text: str, limits: Limits | None = None) -> Answer:
@@ -229,29 +153,10 @@ async def trace(store: Store, text: str, limits: Limits | None = None) -> Answer
     if not traces and not loose:
         searched = msgspec.structs.replace(
             searched,
-            spans=await _range(store, Signal.TRACES),
-            logs=await _range(store, Signal.LOGS),
+            spans=await time_range_of(store, Signal.TRACES),
+            logs=await time_range_of(store, Signal.LOGS),
         )
     return Answer(id=text, traces=traces, logs=loose, cut=cut, searched=searched)
-
-
-async def logs(store: Store, query: Query) -> Page:
-    """
-    One page of log records.
-
-    Args:
-        store: where to look.
-        query: the filter (`parameters.log_query` makes it); its limit is below 10000.
-    """
-    found = await store.find(msgspec.structs.replace(query, limit=query.limit + 1))
-    rows = found[: query.limit]
-    behind = cursor(rows[-1]) if len(found) > len(rows) else None
-    return Page(logs=rows, next=behind, searched=Searched(store=store.describe()))
-
-
-def cursor(document: Document) -> str:
-    """The place of a log record in the order of time, as text for the next question."""
-    return f"{event_time(Signal.LOGS, document)}.{document['_id']}"
 
 
 def assemble(trace_id: str, spans: Sequence[Document], logs: Sequence[Document]) -> Trace:
@@ -377,12 +282,3 @@ def _trace_id(document: Document) -> str | None:
 def _remember(values: list[str], value: str) -> None:
     if value not in values:
         values.append(value)
-
-
-async def _range(store: Store, signal: Signal) -> Range | None:
-    """What times a store holds: two look-ups at the ends of its index."""
-    oldest = await store.find(Query(signal=signal, limit=1))
-    newest = await store.find(Query(signal=signal, limit=1, newest_first=True))
-    if not oldest or not newest:
-        return None
-    return Range(event_time(signal, oldest[0]), event_time(signal, newest[0]))

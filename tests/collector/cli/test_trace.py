@@ -23,8 +23,9 @@ from collector.cli.trace import read
 from collector.cli.waterfall import waterfall
 from collector.model import Host, Secret, Signal
 from collector.query.app import QueryServer
-from collector.query.trace import Limits, encode, trace
+from collector.query.trace import Limits, trace
 from collector.stats import Stats
+from collector.stores.base import dumps
 from collector.stores.mongodb.store import MongoDB
 from collector.stores.sqlite.store import SQLite
 from tests.traces import FIRST, LOGS, SECOND, SPANS, Remembering, log, span
@@ -115,7 +116,7 @@ def unused_port():
 
 def drawn(spans, logs=(), text=FIRST, **style):
     """The waterfall of documents, through the JSON of an answer."""
-    body = encode(asyncio.run(trace(Remembering(spans, logs), text)))
+    body = dumps(asyncio.run(trace(Remembering(spans, logs), text)))
     return waterfall(read(body), Style(**{"width": 80, "fold": True, **style}))
 
 
@@ -440,7 +441,7 @@ def test_deep_traces_stay_readable():
 def test_a_cut_answer_says_so():
     """What a limit left out is a line at the end of the output."""
     store = Remembering(SPANS, LOGS)
-    body = encode(asyncio.run(trace(store, "corr-1", Limits(traces=1))))
+    body = dumps(asyncio.run(trace(store, "corr-1", Limits(traces=1))))
     out = waterfall(read(body), Style(width=80))
     assert out.endswith("\n\ncut: the id occurs in more than 1 traces; the first are shown\n")
 

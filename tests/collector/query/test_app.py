@@ -12,8 +12,9 @@ import pytest
 from collector.errors import Retryable, StartFailed
 from collector.model import Duration, Host, Secret, Signal
 from collector.query.app import QueryServer
-from collector.query.trace import encode, trace
+from collector.query.trace import trace
 from collector.stats import Stats
+from collector.stores.base import dumps
 from collector.stores.sqlite.store import SQLite
 from tests.traces import FIRST, LOGS, SPANS, Remembering, at
 
@@ -93,7 +94,7 @@ async def test_a_trace_by_any_id(server, store):
     for text in ("corr-1", FIRST.upper(), "task-2"):
         answered = await get(server, f"/api/v1/trace/{text}")
         assert answered.status == 200
-        assert answered.body == encode(await trace(store, text))
+        assert answered.body == dumps(await trace(store, text))
         assert {name: answered.headers[name] for name in JSON_HEADERS} == JSON_HEADERS
         assert "access-control-allow-origin" not in answered.headers
 
