@@ -176,3 +176,17 @@ class Component(Protocol):
     """Anything that can be named in YAML."""
 
     Config: ClassVar[type[msgspec.Struct]]
+
+
+def admit(consume: Consume) -> None:
+    """
+    Ask a consumer whether it takes anything now, before there is a batch to hand over.
+
+    A consumer that may say no has an `admit` of its own; most have none.
+
+    Raises:
+        Retryable: it takes nothing now.
+    """
+    ask = getattr(consume, "admit", None)
+    if ask is not None:
+        ask()

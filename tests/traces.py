@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from collector.documents.build import Document
 from collector.model import Signal
-from collector.stores.base import Query, Written, event_time, matches
+from collector.stores.base import Query, Written, event_time
+from collector.stores.query_match import matches
 
 T0 = 1759487415123000000  # 2025-10-03 10:30:15.123 UTC
 FIRST = "0af7651916cd43dd8448eb211c80319c"

@@ -9,7 +9,7 @@ while it runs, and the store says so.
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import click
@@ -19,7 +19,6 @@ from collector.cli.render import clip, write
 from collector.cli.source import open_store
 from collector.stores.base import DeadLetter, Store, dumps
 from collector.stores.dead_letters import PAGE
-from collector.stores.dead_letters import retry as again
 
 T = TypeVar("T")
 Run = Callable[..., Any]
@@ -128,7 +127,7 @@ def retry(*, asking: Where, letter_ids: tuple[str, ...]) -> None:
     """Write the documents of all dead letters, or of those named, again; what the store takes is forgotten."""
 
     async def question(store: Store) -> tuple[int, int]:
-        return await again(store, letter_ids)
+        return await rewrite(store, letter_ids)
 
     taken, remain = _with(asking, question, read_only=False)
     click.echo(f"{taken} stored, {remain} rejected again")
@@ -155,3 +154,35 @@ def drop(*, asking: Where, letter_ids: tuple[str, ...], everything: bool, yes: b
         return await store.forget(ids)
 
     click.echo(f"{_with(asking, question, read_only=False)} dead letters are deleted")
+
+
+async def rewrite(store: Store, ids: Sequence[str] = ()) -> tuple[int, int]:
+    """
+    Write dead letters again.
+
+    Args:
+        store: open for writing.
+        ids: only these; all of them when empty.
+
+    Returns:
+        How many were taken (and forgotten), and how many remain.
+    """
+    taken = remain = 0
+    after = ""
+    while page := await store.dead_letters(limit=PAGE, after=after):
+        after = page[-1].id
+        for each in page:
+            if ids and each.id not in ids:
+                continue
+            try:
+                document = each.document()
+            except ValueError:
+                remain += 1
+                continue
+            written = await store.write(each.signal, [document])
+            if written.refused:
+                remain += 1
+            else:
+                await store.forget([each.id])
+                taken += 1
+    return taken, remain

@@ -1,8 +1,9 @@
 """
-Batches that were counted already.
+The digest of a request, and requests that were counted already.
 
-A sender that did not hear the answer sends its request again. The durable log and the stores
-recognise that; a sum in memory would count it twice. So whoever adds up remembers what it has seen.
+A client that did not get the answer sends its request again. The durable log and the stores
+recognise that; a sum in memory would count it twice. So components that add up remember the digests
+of what they have seen, and a fan-out remembers which of its branches have a request.
 """
 
 from collections import OrderedDict
@@ -24,23 +25,23 @@ class Repeats:
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
-        self._marks: OrderedDict[bytes, None] = OrderedDict()
+        self._digests: OrderedDict[bytes, None] = OrderedDict()
 
     def known(self, batch: Batch) -> bool:
         """Whether this batch was counted."""
-        return mark_of(batch) in self._marks
+        return digest_of(batch) in self._digests
 
     def add(self, batch: Batch) -> None:
         """This batch is counted now."""
-        self._marks[mark_of(batch)] = None
-        if len(self._marks) > self._remembered:
-            self._marks.popitem(last=False)
+        self._digests[digest_of(batch)] = None
+        if len(self._digests) > self._remembered:
+            self._digests.popitem(last=False)
 
 
-def mark_of(batch: Batch) -> bytes:
+def digest_of(batch: Batch) -> bytes:
     """Equal for a batch and its resend, different for everything else, also for parts of it."""
-    mark = batch.signal.encode() + batch.request.key
+    head = batch.signal.encode() + batch.request.key
     if batch.wire is not None:
-        return mark  # the message is the request, and the key is a hash of that
+        return head  # the message is the request, and the key is a hash of that
     data = batch.message.SerializeToString(deterministic=True)
-    return mark + blake2b(data, digest_size=16).digest()
+    return head + blake2b(data, digest_size=16).digest()

@@ -13,7 +13,8 @@ from typing import Any
 
 from collector.config import Config, PipelineConfig
 from collector.model import Consume, Counters, Signal
-from collector.pipeline.chain import Gate, share
+from collector.pipeline.fan_out import share
+from collector.pipeline.gate import Gate
 from collector.sending_queue.sender import DurableFanOut
 from collector.service.parts import RunningComponent
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from collector.errors import CollectorError, ConfigError, StartFailed
-from collector.pipeline.chain import Outlet, describe
+from collector.pipeline.fan_out import Outlet, describe
 
 LAST_S: Final = 1.0
 """How long a component may take to close once the deadline has passed."""

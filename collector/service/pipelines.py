@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from collector.config import ComponentConfig, PipelineConfig
 from collector.model import Consume, Signal
-from collector.pipeline.chain import Outlet, chain, fan_out, mutates
+from collector.pipeline.chain import chain, mutates
+from collector.pipeline.fan_out import Outlet, fan_out
 from collector.sending_queue.sender import DurableFanOut, QueueSender
 from collector.service.exporters import Exporters
 from collector.service.gates import ReceiverInput, RunningPipeline, depths

@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 from collector.config import Config
 from collector.errors import CollectorError, Retryable, StartFailed
 from collector.model import Health
-from collector.pipeline.chain import describe
+from collector.pipeline.fan_out import describe
 from collector.self_metrics.own_metrics import OwnMetrics
 from collector.service.reload import Reload, Running
 from collector.stats import Stats

@@ -1,7 +1,7 @@
 """
 The contract of a store: an exporter that you can ask questions.
 
-A store takes batches like any exporter and answers `find`. It lives on documents (documents.py):
+A store takes batches like any exporter and answers `find`. It lives on documents (documents/build.py):
 what was written comes back equal, whatever the store does inside (BSON dates have milliseconds,
 MongoDB nests dotted keys, SQLite keeps JSON). `tests/contracts/stores.py` is this contract as a
 test suite; each store passes it unchanged.
@@ -35,7 +35,7 @@ Promises of every store:
   open while another process writes.
 
 A store narrows a query down with what it has (indexes, SQL, BSON filters), and may find too much.
-`matches` says exactly which documents a query means; every store asks it last.
+`query_match.matches` says exactly which documents a query means; every store asks it last.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import msgspec
 
-from collector.documents.build import LOG, NonFinite, documents, text
 from collector.documents.build import Document as Document
+from collector.documents.build import documents
 from collector.documents.build import dumps as dumps
 from collector.documents.build import loads as loads
 from collector.model import Batch, Host, Signal
@@ -60,17 +60,14 @@ from collector.stores.answers import Walked as Walked
 from collector.stores.answers import failure_of as failure_of
 from collector.stores.dead_letters import DeadLetter as DeadLetter
 from collector.stores.statistics import DailyStatistic as DailyStatistic
-from telemetry.attributes import LOOKUP as LOOKUP
 
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
-"""A larger document is refused by every store (it is what MongoDB can hold)."""
+"""A larger document is rejected by every store (it is what MongoDB can hold)."""
 
 ID: Final = re.compile(r"[0-9a-f]{24}")
 """What `_id` looks like."""
 
 T = TypeVar("T")
-
-_EMPTY: Final[Document] = {}
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -154,7 +151,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """(event time in ns, `_id`) of the last document of the page before: go on behind it."""
 
     def __post_init__(self) -> None:
-        """Refuse what no store could answer."""
+        """Reject what no store could answer."""
         if not 1 <= self.limit <= 10_000:
             raise ValueError(f"limit: {self.limit} is not between 1 and 10000")
         if self.after is not None and not ID.fullmatch(self.after[1]):
@@ -165,7 +162,7 @@ class Store(Protocol):
     """What the query side and the pipeline see of a store."""
 
     async def __call__(self, batch: Batch) -> None:
-        """Consume a batch as an exporter does: documents, then `write`; counts what was refused."""
+        """Consume a batch as an exporter does: documents, then `write`; counts what was rejected."""
 
     async def write(
         self, signal: Signal, documents: Sequence[Document], *, collection: str | None = None
@@ -225,7 +222,7 @@ class Store(Protocol):
         """
         Keep dead letters and statistics of another store.
 
-        A letter that is there already stays. Of two rows of the statistics the one that counts more
+        A dead letter that is there already stays. Of two rows of the statistics the one that counts more
         stays.
         """
 
@@ -248,109 +245,11 @@ class Store(Protocol):
         """Close; nothing acknowledged is lost."""
 
 
-LEAST: Final = {"DEBUG": 5, "INFO": 9, "WARNING": 13, "ERROR": 17, "CRITICAL": 21}
-"""The severity of a record that has a level but no number of its own."""
-
-
-def severity(document: Document) -> int:
-    """The severity number of a log record, else the one that its level stands for."""
-    number: int = document.get("severity_number") or LEAST.get(document.get("level", ""), 0)
-    return number
-
-
 def event_time(signal: Signal, document: Document) -> int:
     """The time that a query orders by, in nanoseconds: a span's start, else the record's time."""
     key = "start_unix_nano" if signal is Signal.TRACES else "time_unix_nano"
     time: int = document[key]
     return time
-
-
-def places(key: str) -> list[tuple[str | None, str]]:
-    """Where a `Query.where` key points: (section or None for the top, name), each worth a look."""
-    found: list[tuple[str | None, str]] = [("attributes", key), ("resource", key)]
-    if take := LOG.get(key):
-        found.append((take.section, take.key))
-    head, _, rest = key.partition(".")
-    if rest and head in ("attributes", "resource", "context"):
-        found.append((head, rest))
-    return found
-
-
-def comparable(value: Any) -> str | None:
-    """The text that a `Query.where` value is compared with, None for what never matches."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, NonFinite):
-        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - NaN
-    if isinstance(value, bool | int | float):
-        return text(value)
-    return None
-
-
-def at(document: Document, section: str | None, name: str) -> Any:
-    """The value of a field at the top (section None) or in a sub-document, None without one."""
-    if section is None:
-        return document.get(name)
-    return document.get(section, _EMPTY).get(name)
-
-
-def trace_id_of(signal: Signal, document: Document) -> str | None:
-    """The trace that a document belongs to; metric points belong to none."""
-    found: str | None = at(document, None if signal is Signal.TRACES else "trace", "trace_id")
-    return found
-
-
-def matches(query: Query) -> Callable[[Document], bool]:
-    """The exact meaning of a query's conditions (not of its order, limit and `after`)."""
-    signal = query.signal
-    logs = signal is Signal.LOGS
-    equal = [("context", key, value) for key, value in query.context.items()]
-    named = {
-        "service": query.service,
-        "status": query.status,
-        "event" if logs else "name": query.name,
-    }
-    where = [(places(key), value) for key, value in query.where]
-    traces, tasks, names = map(frozenset, (query.trace_ids, query.task_ids, query.names))
-    contains = re.compile(re.escape(query.text or ""), re.IGNORECASE).search
-    since, until = query.since_unix_nano, query.until_unix_nano
-
-    def match(document: Document) -> bool:
-        if query.id is not None and query.id != trace_id_of(signal, document):
-            context = document.get("context", _EMPTY)
-            if not any(context.get(key) == query.id for key in LOOKUP):
-                return False
-        if traces and trace_id_of(signal, document) not in traces:
-            return False
-        if tasks and document.get("context", _EMPTY).get("task_id") not in tasks:
-            return False
-        if names and document.get("event" if logs else "name") not in names:
-            return False
-        if query.roots and (signal is not Signal.TRACES or "parent_span_id" in document):
-            return False
-        if any(at(document, section, name) != value for section, name, value in equal):
-            return False
-        if any(value is not None and document.get(key) != value for key, value in named.items()):
-            return False
-        if query.min_severity is not None and not (
-            logs and severity(document) >= query.min_severity
-        ):
-            return False
-        if query.min_duration_ms is not None and not (
-            document.get("duration_ms", -1.0) >= query.min_duration_ms
-        ):
-            return False
-        when = event_time(signal, document)
-        if (since is not None and when < since) or (until is not None and when >= until):
-            return False
-        if query.text is not None and not (logs and contains(document.get("message", ""))):
-            return False
-        return all(
-            any(comparable(at(document, section, name)) == value for section, name in spots)
-            for spots, value in where
-        )
-
-    return match
 
 
 def encodable(query: Query) -> bool:
@@ -386,8 +285,8 @@ class StoreConsumer:
         """
         Run work that holds the GIL in a thread, so that the event loop stays free; one at a time.
 
-        Two of them take as long as one after the other, and whoever needs the GIL for a moment (the
-        thread that writes to SQLite, the event loop) would have to wait for both.
+        Two of them take as long as one after the other, and a thread that needs the GIL for a moment
+        (the one that writes to SQLite, the event loop) would have to wait for both.
         """
         async with self._turn:
             return await asyncio.to_thread(work)

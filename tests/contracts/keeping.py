@@ -13,12 +13,12 @@ from itertools import chain
 
 import pytest
 
+from collector.cli.dead_letters import rewrite
 from collector.documents.build import documents, dumps, moment
 from collector.errors import Permanent
 from collector.model import Signal
 from collector.stats import Stats
 from collector.stores.base import DailyStatistic, Query, Refused, Written
-from collector.stores.dead_letters import retry
 from tests import strategies
 from tests.contracts.stores import (
     T0,
@@ -400,7 +400,7 @@ class KeepingContract:
         assert (letter.reason, letter.document_id) == ("too_large", bad["_id"])
         assert abs((letter.received_at - NOW).total_seconds()) < 600
         async with store() as opened:
-            assert await retry(opened) == (0, 1)
+            assert await rewrite(opened) == (0, 1)
             assert len(await opened.dead_letters(limit=10)) == 1
             assert await opened.forget([letter.id]) == 1
             assert await opened.forget([letter.id]) == 0
@@ -421,7 +421,7 @@ class KeepingContract:
             rest = await opened.dead_letters(limit=3, after=first[-1].id)
             letters = {letter.document_id: letter for letter in (*first, *rest)}
             assert (len(first), len(rest), len(letters)) == (3, 1, 4)
-            assert await retry(opened) == (0, 4)
+            assert await rewrite(opened) == (0, 4)
         formats = {key: letter.format for key, letter in letters.items()}
         assert formats == {"no id": "json", identity(2): "repr", identity(3): "repr", "7": "json"}
         assert letters[identity(3)].data.decode().count("\\ud800") == 1

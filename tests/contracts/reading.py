@@ -15,7 +15,7 @@ import pytest
 from collector.errors import Permanent, Retryable
 from collector.model import Signal
 from collector.stores.base import DailyStatistic, Failure, Query, Written, failure_of
-from collector.stores.dead_letters import letter
+from collector.stores.dead_letters import dead_letter
 from tests.contracts.stores import RECEIVED, T0, TRACE, exactly, log, point, span, without
 
 MANY = 10_000
@@ -418,7 +418,7 @@ class ReadingContract(FollowingContract):
     async def test_letters_and_statistics_are_taken_over_once(self, store):
         """Letters stay as they are; of two rows the one that counts more stays, whichever comes first."""
         letters = [
-            letter(Signal.LOGS, "info_logs", log(number), "too_large") for number in range(3)
+            dead_letter(Signal.LOGS, "info_logs", log(number), "too_large") for number in range(3)
         ]
         more = msgspec.structs.replace(ROW, count=9, score_sum=4.0, tenant="other")
         less = msgspec.structs.replace(more, count=8, score_sum=3.0)

@@ -28,9 +28,10 @@ from pymongo.change_stream import DatabaseChangeStream
 from pymongo.errors import OperationFailure, PyMongoError
 
 from collector.documents.build import Document
-from collector.stores.base import ID, Followed, Query, encodable, matches
+from collector.stores.base import ID, Followed, Query, encodable
 from collector.stores.mongodb import bson as shape
 from collector.stores.mongodb.filter import Filter, filter_of
+from collector.stores.query_match import matches
 from collector.stores.routing import LOGS, OWN_NAME, is_log_collection
 
 STEP: Final = 1000

@@ -15,8 +15,10 @@ from bson.objectid import ObjectId
 
 from collector.documents.build import moment
 from collector.model import Signal
-from collector.stores.base import LEAST, LOOKUP, Query, places
+from collector.stores.base import Query
 from collector.stores.mongodb.bson import integer, nanoseconds, path
+from collector.stores.query_match import LEAST, places
+from telemetry.attributes import LOOKUP
 
 Filter = dict[str, Any]
 

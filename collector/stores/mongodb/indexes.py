@@ -26,7 +26,6 @@ from pymongo import DESCENDING, IndexModel
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
-from collector.stores.base import LOOKUP
 from collector.stores.retention import kept_s
 from collector.stores.routing import (
     AUDIT,
@@ -38,6 +37,7 @@ from collector.stores.routing import (
     TRAIL,
     is_log_collection,
 )
+from telemetry.attributes import LOOKUP
 
 VIEW: Final = "logs"
 """One view over all log records, for people."""

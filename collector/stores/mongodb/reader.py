@@ -29,18 +29,17 @@ from collector.stores.base import (
     Walked,
     encodable,
     event_time,
-    matches,
 )
 from collector.stores.mongodb import bson as shape
 from collector.stores.mongodb import bulk, summaries
 from collector.stores.mongodb import change_stream as following
 from collector.stores.mongodb import transfer as moving
-from collector.stores.mongodb.calls import Calls
-from collector.stores.mongodb.client import CODEC
+from collector.stores.mongodb.client import CODEC, Calls
 from collector.stores.mongodb.config import MongoDBConfig
 from collector.stores.mongodb.encode import collections_for, in_order
 from collector.stores.mongodb.filter import exact, filter_of, sort, time_fields
 from collector.stores.mongodb.indexes import REACH_S
+from collector.stores.query_match import matches
 from collector.stores.routing import OWN_NAME
 
 READERS: Final = 16

@@ -36,14 +36,20 @@ from collector.stores.base import (
     Walked,
     Written,
 )
-from collector.stores.dead_letters import letter
+from collector.stores.dead_letters import dead_letter
 from collector.stores.mongodb import bulk
 from collector.stores.mongodb import dead_letters as mongodb_letters
 from collector.stores.mongodb import init as mongodb_init
 from collector.stores.mongodb import statistics as mongodb_statistics
 from collector.stores.mongodb import transfer as moving
-from collector.stores.mongodb.calls import Calls
-from collector.stores.mongodb.client import CODEC, DURABLE, client_of, servers, squeezed_badly
+from collector.stores.mongodb.client import (
+    CODEC,
+    DURABLE,
+    Calls,
+    client_of,
+    servers,
+    squeezed_badly,
+)
 from collector.stores.mongodb.coalesce import Coalescer
 from collector.stores.mongodb.config import MongoDBConfig
 from collector.stores.mongodb.encode import encode
@@ -279,7 +285,7 @@ class MongoDB:
                 self._count("otelier_store_trail_refused", len(outcome.refused))
         if found.refused:
             letters = [
-                letter(
+                dead_letter(
                     signal, collection or self._place(signal, documents[at]), documents[at], reason
                 )
                 for at, reason in found.refused

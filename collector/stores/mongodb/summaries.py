@@ -17,10 +17,11 @@ from bson.objectid import ObjectId
 from collector.documents.build import Document
 from collector.model import Signal
 from collector.stores.answers import MESSAGE
-from collector.stores.base import Failure, Query, matches
+from collector.stores.base import Failure, Query
 from collector.stores.mongodb import bson as shape
 from collector.stores.mongodb.filter import Filter, exact, filter_of, time_fields
 from collector.stores.mongodb.indexes import SLOW_MS
+from collector.stores.query_match import matches
 from collector.stores.routing import SPANS
 
 _ORDER: Final = {"duration_ms": -1, "_id": -1}

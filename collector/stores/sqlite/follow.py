@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from collector.documents.build import Document, loads
-from collector.stores.base import Followed, Query, matches
+from collector.stores.base import Followed, Query
+from collector.stores.query_match import matches
 from collector.stores.routing import TRAIL
 from collector.stores.sqlite.reader import suspects_of
 from collector.stores.sqlite.schema import LOGS

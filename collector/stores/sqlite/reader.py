@@ -22,8 +22,9 @@ from typing import Any, Final, TypeVar
 from collector.documents.build import Document, loads, moment, text
 from collector.errors import Retryable
 from collector.model import Signal
-from collector.stores.base import LOOKUP, Query, matches, places
+from collector.stores.base import Query
 from collector.stores.dead_letters import DeadLetter
+from collector.stores.query_match import matches, places
 from collector.stores.routing import LETTERS, TRAIL
 from collector.stores.sqlite import search
 from collector.stores.sqlite import writer as file
@@ -35,6 +36,7 @@ from collector.stores.sqlite.schema import (
     connect_read_only,
     time_value,
 )
+from telemetry.attributes import LOOKUP
 
 READERS: Final = 4
 """Questions that are answered at the same time."""

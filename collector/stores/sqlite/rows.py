@@ -16,11 +16,13 @@ from typing import Any, Final
 from collector.documents.build import CORE, Document, dumps
 from collector.errors import CollectorError
 from collector.model import Signal
-from collector.stores.base import LOOKUP, MAX_DOCUMENT_BYTES, Refused, severity
+from collector.stores.base import MAX_DOCUMENT_BYTES, Refused
 from collector.stores.dead_letters import DeadLetter
+from collector.stores.query_match import severity
 from collector.stores.routing import TRAIL, Routing, trail
 from collector.stores.sqlite.schema import ABSENT, time_value
 from collector.stores.statistics import days_of
+from telemetry.attributes import LOOKUP
 
 Row = tuple[Any, ...]
 

@@ -19,10 +19,11 @@ from collector.documents.build import (
     received_at,
 )
 from collector.model import Batch, Signal
-from collector.stores.base import LEAST, LOOKUP, MAX_DOCUMENT_BYTES
+from collector.stores.base import MAX_DOCUMENT_BYTES
+from collector.stores.query_match import LEAST
 from collector.stores.routing import ENTRIES
 from collector.stores.sqlite.rows import Encoded, milliseconds
-from telemetry.attributes import HTTP_ROUTE, SERVICE_NAME
+from telemetry.attributes import HTTP_ROUTE, LOOKUP, SERVICE_NAME
 
 _FAILED: Final = "ERROR"
 

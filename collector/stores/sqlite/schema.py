@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from collector.errors import StartFailed
 from collector.model import Signal
-from collector.stores.base import LOOKUP
 from collector.stores.routing import LETTERS, METRICS, SPANS, STATISTICS, TRAIL
 from collector.stores.statistics import DAY_NS, EVENTS
+from telemetry.attributes import LOOKUP
 
 LOGS: Final = "logs"
 

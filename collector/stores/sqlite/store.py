@@ -37,7 +37,7 @@ from collector.stores.base import (
     Written,
     encodable,
 )
-from collector.stores.dead_letters import letter
+from collector.stores.dead_letters import dead_letter
 from collector.stores.retention import table
 from collector.stores.routing import LETTERS, TRAIL, Routing
 from collector.stores.sqlite import follow as following
@@ -192,7 +192,7 @@ class SQLite:
         if not found.rows and not found.refused:
             return Written(0)
         letters = [
-            letter(
+            dead_letter(
                 signal,
                 collection or self._place(signal, refused.document),
                 refused.document,

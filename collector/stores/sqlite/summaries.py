@@ -16,7 +16,8 @@ import msgspec
 from collector.documents.build import Document, loads
 from collector.model import Signal
 from collector.stores.answers import MESSAGE
-from collector.stores.base import Failure, Query, matches
+from collector.stores.base import Failure, Query
+from collector.stores.query_match import matches
 from collector.stores.sqlite.reader import nanoseconds, narrowed, suspects_of
 from collector.stores.sqlite.schema import SLOW_MS
 

@@ -21,7 +21,7 @@ from collector import cli
 from collector.documents.build import moment
 from collector.model import Host, Secret, Signal
 from collector.stats import Stats
-from collector.stores.dead_letters import letter
+from collector.stores.dead_letters import dead_letter
 from collector.stores.mongodb.store import MongoDB
 from collector.stores.sqlite.store import SQLite
 from tests.contracts.keeping import FACTS, recount
@@ -63,7 +63,9 @@ LOGS = [
 ]  # fmt: skip
 SPANS = [FULL[Signal.TRACES], *(span(number, kind="SERVER") for number in range(2, 30))]
 POINTS = [FULL[Signal.METRICS], *(point(number) for number in range(2, 20))]
-LETTERS = [letter(Signal.LOGS, "info_logs", log(number), "too_large") for number in range(900, 945)]
+LETTERS = [
+    dead_letter(Signal.LOGS, "info_logs", log(number), "too_large") for number in range(900, 945)
+]
 EVENTS = {"lead.*": "lead_events"}
 COUNTS = {
     "analytics": 19,

@@ -8,7 +8,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.errors import CollectorError, Permanent, Retryable, TooLarge
 from collector.model import Batch, Host, Request, Signal
-from collector.pipeline.chain import FanOut, Gate, Outlet, chain, fan_out, mutates, share
+from collector.pipeline.chain import chain, mutates
+from collector.pipeline.fan_out import FanOut, Outlet, fan_out, share
+from collector.pipeline.gate import Gate
 from collector.stats import Stats
 
 pytestmark = pytest.mark.anyio

@@ -12,11 +12,11 @@ import pymongo
 import pytest
 from click.testing import CliRunner
 
+from collector.cli.dead_letters import rewrite
 from collector.cli.mongo import mongo
 from collector.errors import Retryable
 from collector.model import Duration, Secret, Signal
 from collector.stores.base import Query, Refused, Written
-from collector.stores.dead_letters import retry
 from collector.stores.mongodb.store import MongoDB
 from tests import servers
 from tests.contracts import keeping
@@ -202,7 +202,7 @@ async def test_a_standalone_server_is_enough(tmp_path):
                 len(given) - 2, duplicates=1, refused=(Refused(bad, "invalid_id"),)
             )
             assert len(await store.dead_letters(limit=9)) == 1
-            assert await retry(store) == (0, 1)
+            assert await rewrite(store) == (0, 1)
 
             async def settled():
                 found = await store.find(Query(signal=Signal.LOGS, limit=1000))
@@ -293,7 +293,7 @@ async def test_the_documented_roles_are_enough_and_no_more(secured, caplog):
         bad = {**log(901), "_id": "x"}
         await writer.write(Signal.LOGS, [*keeping.FACTS, bad])
         await writer.write(Signal.TRACES, [span(1, kind="SERVER")])
-        assert await retry(writer) == (0, 1)
+        assert await rewrite(writer) == (0, 1)
 
         async def counted():
             statistics = await writer.daily_statistics(*keeping.ALWAYS)

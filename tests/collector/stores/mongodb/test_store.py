@@ -15,8 +15,9 @@ from pymongo.errors import OperationFailure
 from collector.documents.build import Binary
 from collector.errors import Retryable, StartFailed
 from collector.model import Duration, Secret, Signal
-from collector.stores.base import LOOKUP, Query, Refused, Written
+from collector.stores.base import Query, Refused, Written
 from collector.stores.mongodb.store import MongoDB
+from telemetry.attributes import LOOKUP
 from tests import servers
 from tests.contracts import keeping, reading
 from tests.contracts import stores as contract

@@ -12,12 +12,13 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from collector.documents.build import CORE, SPAN, as_parts, documents, loads, moment, native_schema
 from collector.model import Signal
-from collector.stores.base import LEAST, LOOKUP, MAX_DOCUMENT_BYTES
+from collector.stores.base import MAX_DOCUMENT_BYTES
+from collector.stores.query_match import LEAST
 from collector.stores.routing import ENTRIES, SPANS, TRAIL, Routing
 from collector.stores.sqlite import rows_from_wire as direct
 from collector.stores.sqlite.rows import encode
 from collector.stores.sqlite.schema import COLUMNS
-from telemetry.attributes import CONTEXT, HTTP_ROUTE, SERVICE_NAME
+from telemetry.attributes import CONTEXT, HTTP_ROUTE, LOOKUP, SERVICE_NAME
 from tests.benchmarks.insert import spans as spans_of_a_service
 from tests.collector.stores.sqlite.test_store import sqlite
 from tests.strategies import MESSAGES, batch, requests, texts, uint64

@@ -13,7 +13,8 @@ from sqlite3 import connect
 import pytest
 
 from collector.model import Signal
-from collector.stores.base import Query, matches
+from collector.stores.base import Query
+from collector.stores.query_match import matches
 from collector.stores.sqlite import search
 from collector.stores.sqlite.reader import statement
 from collector.stores.sqlite.store import SQLite
