@@ -29,7 +29,7 @@ from collector.cli.options import DEFAULT, config_options, load_config
 from collector.cli.render import clip
 from collector.components import resolve
 from collector.config import Config
-from collector.model import Host, Secret
+from collector.model import Answers, Host, Secret
 from collector.query import failures, slow, tail, tasks
 from collector.query.logs import logs
 from collector.query.parameters import log_query
@@ -304,7 +304,7 @@ def _configured_store(config: Config, *, read_only: bool = True) -> Store:
     """The store that the collector of a configuration would ask."""
     used = dict.fromkeys(name for line in config.pipelines.values() for name in line.exporters)
     stores = {name: config.exporters[name] for name in used if name in config.exporters}
-    stores = {name: part for name, part in stores.items() if hasattr(part.cls, "find")}
+    stores = {name: part for name, part in stores.items() if isinstance(part.cls, Answers)}
     asked = [config.extensions[name] for name in config.service_extensions]
     wanted = [getattr(part.config, "store", None) for part in asked if part.type == "query"]
     for name in (*wanted, *stores):

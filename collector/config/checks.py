@@ -15,6 +15,7 @@ from collector.config.decode import Reference
 from collector.config.model import ComponentConfig, Config
 from collector.config.nodes import Mark, Node, spot
 from collector.config.problems import Problems, located, nearest, quote
+from collector.model import Checks, Connects, signals_of
 
 _WORDS: Final = {
     "receivers": "receiver",
@@ -105,9 +106,8 @@ def _components(facts: Facts) -> Iterator[str]:
 
 
 def _complaints(component: ComponentConfig) -> Iterator[tuple[list[str], str]]:
-    check = getattr(component.cls, "check", None)
-    if check is not None:
-        for text in check(component.config):
+    if isinstance(component.cls, Checks):
+        for text in component.cls.check(component.config):
             yield [], text
     yield from _section_complaints(component.config, [])
 
@@ -206,8 +206,9 @@ def _signals(config: Config, facts: Facts) -> Iterator[str]:
             ("exporters", config.exporters),
         ):
             for name in getattr(pipeline, part):
-                taken = getattr(getattr(configured.get(name), "cls", None), "signals", None)
-                if taken is not None and pipeline.signal not in taken:
+                component = configured.get(name)
+                taken = signals_of(component.cls if component is not None else None)
+                if pipeline.signal not in taken:
                     text = (
                         f"failed to build pipelines: failed to create {quote(name)} {_WORDS[part]} "
                         f"for data type {quote(pipeline.signal.value)}: telemetry type is not supported"
@@ -222,7 +223,8 @@ def _connectors(config: Config, facts: Facts) -> Iterator[str]:
     for id_, mark in facts.configured["connectors"].items():
         feeding = [p for p in config.pipelines.values() if id_ in p.exporters]
         fed = [p for p in config.pipelines.values() if id_ in p.receivers]
-        pairs = getattr(config.connectors[id_].cls, "connects", None)
+        cls = config.connectors[id_].cls
+        pairs = cls.connects if isinstance(cls, Connects) else None
         joined = [
             (source.id, target.id)
             for source in feeding

@@ -5,7 +5,7 @@ A processor wraps the next consumer, as ASGI middleware wraps an app. What stand
 fold is in fan_out.py, the places where a running pipeline can be changed are in gate.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from collector.model import Consume, Host
@@ -30,8 +30,3 @@ def chain(
         consume = cls(config, host, consume)
         made.append(consume)
     return consume, made
-
-
-def mutates(processors: Iterable[Any]) -> bool:
-    """Whether one of these classes of processors declares that it changes messages."""
-    return any(getattr(cls, "mutates", False) for cls in processors)

@@ -12,8 +12,13 @@ from collector.model import Batch, Consume, Host, Signal
 from collector.otlp import items, points
 from collector.processors.ottl.regex import Budget
 from collector.processors.shared.actions import Action, edits, problems
-from collector.processors.shared.attribute_map import arrived, handed_on, in_time, offload
 from collector.processors.shared.matching import Match, matcher
+from collector.processors.shared.work import (
+    arrived,
+    handed_on,
+    in_time,
+    offload,
+)
 
 
 class Attributes:

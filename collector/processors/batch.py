@@ -27,7 +27,14 @@ import msgspec
 from collector.errors import Permanent
 from collector.model import Batch, Consume, Duration, Host, Request, Signal
 from collector.otlp import GROUPS, new_message, points, resources
-from collector.processors.shared.attribute_map import advanced, arrived, derived, handed_on
+from collector.processors.shared.record_identity import (
+    advanced,
+    derived,
+)
+from collector.processors.shared.work import (
+    arrived,
+    handed_on,
+)
 
 SENDS: Final = 64
 """Merged sends under way at once; more wait for their turn."""

@@ -21,13 +21,15 @@ from collector.otlp import GROUPS, count, points, resources
 from collector.processors.ottl.conditions import Condition, parse
 from collector.processors.ottl.paths import CONTEXTS, Place
 from collector.processors.ottl.regex import TooSlow
-from collector.processors.shared.attribute_map import (
+from collector.processors.shared.record_identity import (
     Sieve,
+    sift,
+)
+from collector.processors.shared.work import (
     arrived,
     dropped,
     handed_on,
     offload,
-    sift,
 )
 from collector.stats import QuietLog
 

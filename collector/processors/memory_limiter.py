@@ -25,7 +25,10 @@ import msgspec
 from collector.errors import Retryable, StartFailed
 from collector.model import Batch, Consume, Duration, Host
 from collector.otlp import NOUNS
-from collector.processors.shared.attribute_map import arrived, handed_on
+from collector.processors.shared.work import (
+    arrived,
+    handed_on,
+)
 
 MIB: Final = 1 << 20
 PROC: Final = Path("/proc")

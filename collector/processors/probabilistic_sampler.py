@@ -22,16 +22,20 @@ import msgspec
 from collector.model import Batch, Consume, Host, Signal
 from collector.otlp import GROUPS, resources
 from collector.processors.shared.attribute_map import (
-    Sieve,
-    arrived,
-    dropped,
     get,
-    handed_on,
-    offload,
     put,
     remove,
     text_of,
     value_of,
+)
+from collector.processors.shared.record_identity import (
+    Sieve,
+)
+from collector.processors.shared.work import (
+    arrived,
+    dropped,
+    handed_on,
+    offload,
 )
 from collector.stats import QuietLog
 

@@ -27,9 +27,13 @@ import msgspec
 from collector.errors import CollectorError, Retryable
 from collector.model import Batch, Consume, Duration, Host
 from collector.otlp import count
-from collector.processors.shared.attribute_map import arrived, dropped, handed_on
 from collector.processors.shared.view import Item as Item
 from collector.processors.shared.view import View as View
+from collector.processors.shared.work import (
+    arrived,
+    dropped,
+    handed_on,
+)
 from collector.stats import QuietLog
 
 THREADS: Final = 4

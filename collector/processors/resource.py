@@ -11,7 +11,12 @@ from collector.model import Batch, Consume, Host
 from collector.otlp import resources
 from collector.processors.ottl.regex import Budget
 from collector.processors.shared.actions import Action, edits, problems
-from collector.processors.shared.attribute_map import arrived, handed_on, in_time, offload
+from collector.processors.shared.work import (
+    arrived,
+    handed_on,
+    in_time,
+    offload,
+)
 
 
 class Resource:

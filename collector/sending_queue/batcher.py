@@ -1,138 +1,19 @@
 """
-What waits for delivery: entries, the queue in memory, and joining entries into bundles.
+The batcher: entries of one signal and tenant are collected until there are enough, or long enough.
 
-Everything here runs on one event loop and waits for nobody but its own events.
+It decides on entries and gives lists of them; joining requests into one is split.py.
 """
 
-import asyncio
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
-from collector.errors import Permanent, Retryable
 from collector.model import Batch
 from collector.sending_queue.config import Batching, Sizer
+from collector.sending_queue.queue import Entry, weigh
 
-
-@dataclass(slots=True)
-class Entry:
-    """
-    One request that waits for delivery.
-
-    Args:
-        batch: the request.
-        items: spans, points or records in it.
-        size: what the queue's sizer says.
-        weight: what the sizer of `batch` says.
-        number: its place in the durable log, None in memory.
-        result: told how it ended, when somebody waits for that.
-    """
-
-    batch: Batch
-    items: int
-    size: int = 1
-    weight: int = 1
-    number: int | None = None
-    result: "asyncio.Future[None] | None" = None
-
-
-class MemoryQueue:
-    """
-    The queue in memory, bounded by the sum of its entries' sizes, including those in delivery.
-
-    Args:
-        capacity: how much may be in it.
-        block: whether `put` waits for room.
-    """
-
-    def __init__(self, capacity: int, *, block: bool) -> None:
-        self.capacity = capacity
-        self.used = 0
-        self.items = 0
-        """Items that are not delivered."""
-        self._block = block
-        self._entries: deque[Entry] = deque()
-        self._unsettled: dict[int, Entry] = {}  # in the order in which they came
-        self._senders: deque[tuple[Entry, asyncio.Future[None]]] = deque()
-        self._news = asyncio.Event()
-        self._closed = False
-
-    async def put(self, entry: Entry) -> None:
-        """
-        Add an entry.
-
-        Raises:
-            Retryable: there is no room now.
-            Permanent: there never is.
-        """
-        if self._closed:
-            raise Retryable("the sending queue is closed")
-        if entry.size > self.capacity:
-            raise Permanent(f"the request is larger than the sending queue ({self.capacity})")
-        if self._senders or self.used + entry.size > self.capacity:
-            if not self._block:
-                raise Retryable("sending queue is full")
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting = (entry, turn)
-            self._senders.append(waiting)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if waiting in self._senders:
-                    self._senders.remove(waiting)
-                raise
-            return
-        self.add(entry)
-
-    def add(self, entry: Entry) -> None:
-        """Add an entry, whether or not there is room."""
-        self.used += entry.size
-        self.items += entry.items
-        self._unsettled[id(entry)] = entry
-        self._entries.append(entry)
-        self._news.set()
-
-    async def get(self) -> list[Entry]:
-        """The next entry; empty when the queue is closed and nothing is left."""
-        while not self._entries:
-            if self._closed:
-                return []
-            self._news.clear()
-            await self._news.wait()
-        return [self._entries.popleft()]
-
-    def settled(self, entry: Entry) -> None:
-        """An entry is delivered or lost: there is room again."""
-        if self._unsettled.pop(id(entry), None) is None:
-            return
-        self.used -= entry.size
-        self.items -= entry.items
-        while self._senders and self.used + self._senders[0][0].size <= self.capacity:
-            following, turn = self._senders.popleft()
-            if not turn.done():
-                self.add(following)
-                turn.set_result(None)
-
-    @property
-    def oldest_unix_nano(self) -> int | None:
-        """When the oldest entry that is not delivered was received."""
-        entry = next(iter(self._unsettled.values()), None)
-        return None if entry is None else entry.batch.request.received_at_unix_nano
-
-    def close(self) -> None:
-        """Take nothing more."""
-        self._closed = True
-        self._news.set()
-        while self._senders:
-            _, turn = self._senders.popleft()
-            if not turn.done():
-                turn.set_exception(Retryable("the sending queue is closed"))
-
-    def rest(self) -> list[Entry]:
-        """Everything that was not fetched."""
-        entries = list(self._entries)
-        self._entries.clear()
-        return entries
+TOGETHER: Final = 500
+"""Items that a store is given at once, of requests that wait anyway: it shares its writes."""
 
 
 @dataclass(slots=True)
@@ -144,54 +25,72 @@ class _Waiting:
 
 class Batcher:
     """
-    Collects entries of one signal and tenant until there are enough.
+    Collects entries until there are enough, and gives them out as bundles: one request each.
 
     Args:
         config: None makes each entry a bundle of its own.
+        sizer: of the queue; `batch` may have one of its own.
+        merge: whether requests may be joined. Stores get what waits anyway, up to `TOGETHER` items.
     """
 
-    def __init__(self, config: Batching | None) -> None:
+    def __init__(self, config: Batching | None, sizer: Sizer, *, merge: bool = True) -> None:
+        self.max_size = config.max_size if config is not None else 0
+        """The largest request that an exporter is given; 0 = no limit."""
+        own = config.sizer if config is not None else ""
+        self.sizer: Sizer = own or ("items" if sizer == "requests" else sizer)
+        """The unit of `max_size`."""
         self._config = config
+        self._together = TOGETHER if config is None and not merge else 0
         self._waiting: dict[tuple[str, str], _Waiting] = {}
+        self._ready: deque[list[Entry]] = deque()
 
-    def add(self, entry: Entry, now: float) -> Iterator[list[Entry]]:
-        """The bundles that this entry completes."""
+    def weight(self, batch: Batch, items: int) -> int:
+        """How much an entry counts."""
+        return weigh(batch, items, self.sizer) if self._config is not None else 1
+
+    def add(self, entry: Entry, now: float) -> None:
+        """Take an entry; bundles that it completes are ready."""
         config = self._config
         if config is None:
-            yield [entry]
+            self._ready.append([entry])
             return
         key = (entry.batch.signal.value, entry.batch.request.tenant)
         waiting = self._waiting.get(key)
         if waiting and config.max_size and waiting.weight + entry.weight > config.max_size:
-            yield self._waiting.pop(key).entries
+            self._ready.append(self._waiting.pop(key).entries)
             waiting = None
         if waiting is None:
             waiting = self._waiting[key] = _Waiting(now + config.flush_timeout)
         waiting.entries.append(entry)
         waiting.weight += entry.weight
         if waiting.weight >= config.min_size:
-            yield self._waiting.pop(key).entries
+            self._ready.append(self._waiting.pop(key).entries)
 
-    def due(self, now: float) -> Iterator[list[Entry]]:
-        """The bundles that have waited long enough."""
+    def due(self, now: float) -> None:
+        """Bundles that have waited long enough are ready."""
         for key in [key for key, each in self._waiting.items() if each.deadline <= now]:
-            yield self._waiting.pop(key).entries
+            self._ready.append(self._waiting.pop(key).entries)
+
+    def flush(self) -> None:
+        """All that wait are ready."""
+        self.due(float("inf"))
 
     def wait_s(self, now: float) -> float | None:
         """How long until one is due; None when none waits."""
         deadlines = [each.deadline for each in self._waiting.values()]
         return max(0.0, min(deadlines) - now) if deadlines else None
 
-    def rest(self) -> Iterator[list[Entry]]:
-        """All that wait."""
-        while self._waiting:
-            yield self._waiting.popitem()[1].entries
+    @property
+    def ready(self) -> bool:
+        """Whether there is a bundle to deliver."""
+        return bool(self._ready)
 
-
-def weigh(batch: Batch, items: int, sizer: Sizer) -> int:
-    """How large a batch is in the unit of a sizer."""
-    if sizer == "items":
-        return items
-    if sizer == "bytes":
-        return len(batch.wire) if batch.wire is not None else int(batch.message.ByteSize())
-    return 1
+    def next(self) -> list[Entry]:
+        """The next bundle that is ready; for a store with small ones that wait behind it."""
+        bundle = self._ready.popleft()
+        items = sum(entry.items for entry in bundle)
+        while self._together and self._ready and items + self._ready[0][0].items <= self._together:
+            following = self._ready.popleft()
+            items += following[0].items
+            bundle += following
+        return bundle

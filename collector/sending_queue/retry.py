@@ -2,8 +2,8 @@
 Attempts to deliver one request, until it is known what becomes of it.
 
 An attempt that fails for now is repeated with growing, random waits, never sooner than the other
-side asks for; a durable queue never gives up unless told to. A request that is refused for good is
-halved until the item that nobody takes stands alone: it becomes a dead letter, and its neighbours
+side asks for; a durable queue never gives up unless it is configured to. A request that is rejected is
+halved until the item that is meant stands alone: it becomes a dead letter, and its neighbours
 are delivered.
 """
 
@@ -39,7 +39,7 @@ class RetrySender:
         host: of the exporter.
         consume: the exporter.
         sending: retry and timeout.
-        letters: where what it refuses for good is kept; without it that is dropped, and counted.
+        dead_letters: where what it rejects is kept; without it that is dropped, and counted.
         durable: whether the log keeps what is not delivered.
         sleep: waits some seconds.
         clock: seconds.
@@ -51,7 +51,7 @@ class RetrySender:
         host: Host,
         consume: Consume,
         sending: ExporterSettings,
-        letters: DeadLetters | None,
+        dead_letters: DeadLetters | None,
         *,
         durable: bool,
         sleep: Callable[[float], Awaitable[None]],
@@ -61,12 +61,12 @@ class RetrySender:
         self.stopping = asyncio.Event()
         """No further attempt is made once this is set."""
         self.kept = durable
-        """Whether somebody still has what is not delivered when the collector stops."""
+        """Whether what is not delivered is kept elsewhere when the collector stops."""
         self._host = host
         self._consume = consume
         self._timeout_s = sending.timeout_s or None
         self._retry = sending.retry
-        self._letters = letters
+        self._dead_letters = dead_letters
         self._patient = durable
         self._sleep = sleep
         self._clock = clock
@@ -118,21 +118,40 @@ class RetrySender:
         self.count(f"otelcol_exporter_sent_{noun}", items)
         return None
 
+    async def directly(self, batch: Batch, items: int) -> None:
+        """
+        Deliver one request while its client waits, which then knows what became of it.
+
+        Raises:
+            Permanent: it is rejected.
+            Retryable: it was not delivered; the client keeps it.
+        """
+        noun = NOUNS[batch.signal]
+        try:
+            await self.until_known(batch)
+        except (Stopped, Permanent) as error:
+            self.count(f"otelcol_exporter_send_failed_{noun}", items)
+            text = "the collector stops" if isinstance(error, Stopped) else str(error)
+            rejected = isinstance(error, Permanent) and not isinstance(error, GivenUp)
+            kind = Permanent if rejected else Retryable
+            raise kind(f'exporter "{self._host.id}": {text}') from error
+        self.count(f"otelcol_exporter_sent_{noun}", items)
+
     async def bury(self, batch: Batch, items: int, error: Permanent) -> None:
         """
-        Keep a batch that is refused for good; without a place for it, it is dropped.
+        Keep a batch that is rejected; without a place for it, it is dropped.
 
         Raises:
             Stopped: the collector stops, and there is no room for it.
         """
         reason = "expired" if isinstance(error, GivenUp) else "refused"
-        if self._letters is None:
+        if self._dead_letters is None:
             self.drop(batch, items, reason)
             self.report("Exporting failed. Dropping data: %s", error)
             return
         while True:
             try:
-                await self._letters.add(batch, str(error) or type(error).__name__)
+                await self._dead_letters.add(batch, str(error) or type(error).__name__)
                 break
             except Retryable as full:
                 self.count("otelier_dead_letters_blocked")
@@ -149,10 +168,10 @@ class RetrySender:
 
     async def until_known(self, batch: Batch) -> None:
         """
-        Call the exporter until it takes the batch or refuses it for good.
+        Call the exporter until it takes the batch or rejects it.
 
         Raises:
-            Permanent: refused for good; `GivenUp` when the configuration ends the attempts.
+            Permanent: rejected; `GivenUp` when the configuration ends the attempts.
             Stopped: the collector stops.
         """
         retry = self._retry

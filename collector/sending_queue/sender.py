@@ -1,31 +1,30 @@
 """
 Queue and batching around any exporter, with the OpenTelemetry Collector's keys.
 
-    memory     sender -> bounded queue -> bundles -> attempts -> exporter
-    durable    log, at the exporter's own cursor -> bundles -> attempts -> exporter
-    neither    sender -> attempts -> exporter, while the sender waits
+    memory     pipeline -> MemoryQueue -> Batcher -> RetrySender -> exporter
+    durable    log, at the exporter's own cursor -> LogQueue -> Batcher -> RetrySender -> exporter
+    neither    pipeline -> RetrySender -> exporter, while the client waits
 
-Attempts, retries and what is refused for good are in sending_queue/retry.py. The cursor moves when a
+Attempts, retries and what is rejected are in sending_queue/retry.py. The cursor moves when a
 request is settled, which means delivered or kept as dead letters; what is not settled at the end
 stays in the log.
 
 Each exporter has a `QueueSender` of its own. They share the log and nothing else, so the slowest of
-them delays nobody. When the configuration is read again, one `QueueSender` takes over what another
+them delays no other. When the configuration is read again, one `QueueSender` takes over what another
 leaves: from the log by its cursor, from memory by `give_back` and `take_over`.
 """
 
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Self
 
-from collector.errors import CollectorError, Permanent, Retryable
+from collector.errors import CollectorError, Retryable
 from collector.model import Batch, Consume, Host
-from collector.otlp import NOUNS, count, new_message
-from collector.sending_queue.batcher import Batcher, MemoryQueue, weigh
-from collector.sending_queue.batcher import Entry as Entry
+from collector.otlp import NOUNS, count
+from collector.sending_queue.batcher import Batcher
 from collector.sending_queue.config import Batching as Batching
 from collector.sending_queue.config import ExporterSettings as ExporterSettings
 from collector.sending_queue.config import RetryOnFailure as RetryOnFailure
@@ -35,13 +34,13 @@ from collector.sending_queue.dead_letters import DeadLetter as DeadLetter
 from collector.sending_queue.dead_letters import DeadLetters as DeadLetters
 from collector.sending_queue.dead_letters import letters_path as letters_path
 from collector.sending_queue.dead_letters import read_letters as read_letters
-from collector.sending_queue.retry import GivenUp, RetrySender, Stopped
+from collector.sending_queue.queue import Entry as Entry
+from collector.sending_queue.queue import LogQueue, MemoryQueue, weigh
+from collector.sending_queue.retry import RetrySender, Stopped
 from collector.sending_queue.split import joined, parts
-from collector.wal.storage import FileStorage, Reader, Record
+from collector.wal.storage import FileStorage, Reader
 
 MAX_WINDOW: Final = 10_000
-TOGETHER: Final = 500
-"""Items that a store is given at once, of requests that wait anyway: it shares its writes."""
 
 
 class QueueSender:
@@ -54,7 +53,7 @@ class QueueSender:
         sending: its queue, retry and timeout.
         wal: the durable log, when the queue is durable.
         reader: its place there.
-        letters: where what it refuses for good is kept; without it that is dropped, and counted.
+        dead_letters: where what it rejects is kept; without it that is dropped, and counted.
         merge: whether requests may be joined into one. Not for stores: see `SendingQueue.batch`.
         sleep: waits some seconds.
         clock: seconds.
@@ -69,7 +68,7 @@ class QueueSender:
         *,
         wal: FileStorage | None = None,
         reader: Reader | None = None,
-        letters: DeadLetters | None = None,
+        dead_letters: DeadLetters | None = None,
         merge: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -80,33 +79,34 @@ class QueueSender:
         self.wal = wal
         self.waits = queue.wait_for_result
         self._host = host
-        self._reader = reader
         self._merge = merge
         self._sleep = sleep
         self._clock = clock
-        self._batching = queue.batch
         self._sizer: Sizer = queue.sizer
-        self._window = min(queue.queue_size, MAX_WINDOW)
+        self._batcher = Batcher(queue.batch, queue.sizer, merge=merge)
         self._memory: MemoryQueue | None = None
         if reader is None and sending.queue is not None:
             self._memory = MemoryQueue(queue.queue_size, block=queue.block_on_overflow)
-        self._batcher = Batcher(queue.batch)
         self._slots = asyncio.Semaphore(queue.num_consumers)
         self._retry_sender = RetrySender(
             host,
             consume,
             sending,
-            letters,
+            dead_letters,
             durable=reader is not None,
             sleep=sleep,
             clock=clock,
             chance=chance,
         )
-        self._ready: deque[list[Entry]] = deque()
+        self._durable: LogQueue | None = None
+        if reader is not None:
+            window = min(queue.queue_size, MAX_WINDOW)
+            self._durable = LogQueue(
+                reader, window, self._batcher.weight, self._retry_sender, sleep
+            )
         self._left: list[Entry] | None = None  # not None: given back, instead of lost
         self._dispatching: asyncio.Task[None] | None = None
         self._working: set[asyncio.Task[None]] = set()
-        self._watched: dict[int, asyncio.Future[None]] = {}
         self._in_flight = 0
 
     # --- life cycle ---
@@ -114,7 +114,7 @@ class QueueSender:
     async def __aenter__(self) -> Self:
         """Start to deliver."""
         self._host.stats.watch(self._publish)
-        if self._reader is not None or self._memory is not None:
+        if self._durable is not None or self._memory is not None:
             self._dispatching = asyncio.create_task(self._dispatch_always())
         self._publish()
         return self
@@ -141,13 +141,12 @@ class QueueSender:
             for task in tasks:
                 task.cancel()
             if self._memory is not None:
-                for bundle in (*self._ready, *self._batcher.rest(), self._memory.rest()):
-                    self._lost(bundle, "shutdown")
-                self._ready.clear()
-            for watcher in self._watched.values():
-                if not watcher.done():
-                    watcher.set_exception(Retryable("the collector stops; send it again"))
-                    watcher.exception()
+                self._batcher.flush()
+                while self._batcher.ready:
+                    self._lost(self._batcher.next(), "shutdown")
+                self._lost(self._memory.rest(), "shutdown")
+            if self._durable is not None:
+                self._durable.stop()
             self._publish()
             self._host.stats.unwatch(self._publish)
 
@@ -173,7 +172,7 @@ class QueueSender:
             batch, items = entry.batch, entry.items
             if self._memory is not None:
                 entry.size = weigh(batch, items, self._sizer)
-                entry.weight = self._weight(batch, items)
+                entry.weight = self._batcher.weight(batch, items)
                 self._memory.add(entry)
             elif self.wal is not None:
                 await self.wal.append(batch, f"@{self.exporter}", items, again=True)
@@ -190,9 +189,11 @@ class QueueSender:
         """
         items = count(batch.signal, batch.message)
         if self._memory is None:
-            await self._directly(batch, items)
+            await self._retry_sender.directly(batch, items)
             return
-        entry = Entry(batch, items, weigh(batch, items, self._sizer), self._weight(batch, items))
+        entry = Entry(
+            batch, items, weigh(batch, items, self._sizer), self._batcher.weight(batch, items)
+        )
         if self.waits:
             entry.result = asyncio.get_running_loop().create_future()
         try:
@@ -207,19 +208,6 @@ class QueueSender:
         if entry.result is not None:
             await asyncio.shield(entry.result)
 
-    async def _directly(self, batch: Batch, items: int) -> None:
-        """One request while its sender waits; what becomes of it is the sender's to know."""
-        add, noun = self._retry_sender.count, NOUNS[batch.signal]
-        try:
-            await self._retry_sender.until_known(batch)
-        except (Stopped, Permanent) as error:
-            add(f"otelcol_exporter_send_failed_{noun}", items)
-            text = "the collector stops" if isinstance(error, Stopped) else str(error)
-            refused = isinstance(error, Permanent) and not isinstance(error, GivenUp)
-            kind = Permanent if refused else Retryable
-            raise kind(f'exporter "{self.exporter}": {text}') from error
-        add(f"otelcol_exporter_sent_{noun}", items)
-
     async def settled(self, number: int) -> None:
         """
         Wait until a record of the log is delivered, or kept as dead letters.
@@ -227,15 +215,8 @@ class QueueSender:
         Raises:
             Retryable: the collector stops before that.
         """
-        if self._reader is None or self._reader.is_done(number):
-            return
-        if self._retry_sender.stopping.is_set():
-            raise Retryable("the collector stops; send it again")
-        watcher = self._watched.get(number)
-        if watcher is None:
-            watcher = asyncio.get_running_loop().create_future()
-            self._watched[number] = watcher
-        await asyncio.shield(watcher)
+        if self._durable is not None:
+            await self._durable.wait(number, stopping=self._retry_sender.stopping.is_set())
 
     # --- dispatching ---
 
@@ -264,82 +245,30 @@ class QueueSender:
                     if not entries:
                         break
                     for entry in entries:
-                        self._ready.extend(self._batcher.add(entry, self._clock()))
-                self._ready.extend(self._batcher.due(self._clock()))
+                        self._batcher.add(entry, self._clock())
+                self._batcher.due(self._clock())
                 await self._hand_out()
-            if self._reader is None:
-                self._ready.extend(self._batcher.rest())
+            if self._durable is None:
+                self._batcher.flush()
                 await self._hand_out()
         finally:
             if fetching is not None and not fetching.cancel() and not fetching.exception():
-                self._ready.extend([entry] for entry in fetching.result())
+                for entry in fetching.result():
+                    self._batcher.add(entry, self._clock())
 
     async def _fetch(self) -> list[Entry]:
         """The next entries; empty when there are no more."""
-        if self._reader is None:
-            return await self._memory.get() if self._memory is not None else []
-        entries: list[Entry] = []
-        while not entries:
-            try:
-                records = await self._reader.read(self._window)
-            except OSError as error:
-                self._retry_sender.report("cannot read the queue: %s", error)
-                await self._sleep(5.0)
-                continue
-            if not records:
-                return []
-            entries, broken = await asyncio.to_thread(self._entries, records)
-            for record in broken:
-                batch = Batch(
-                    record.signal, new_message(record.signal), record.request, record.payload
-                )
-                reason = Permanent("it cannot be decoded any more")
-                await self._retry_sender.bury(batch, record.items, reason)
-                self._reader.done([record.number])
-        return entries
-
-    def _entries(self, records: Sequence[Record]) -> tuple[list[Entry], list[Record]]:
-        """Records as entries, and those that cannot be decoded; runs in a thread."""
-        entries, broken = [], []
-        for record in records:
-            message = new_message(record.signal)
-            try:
-                message.ParseFromString(record.payload)
-            except Exception:
-                broken.append(record)
-                continue
-            batch = Batch(record.signal, message, record.request, record.payload)
-            weight = self._weight(batch, record.items)
-            entries.append(Entry(batch, record.items, weight=weight, number=record.number))
-        return entries, broken
-
-    def _weight(self, batch: Batch, items: int) -> int:
-        return weigh(batch, items, self._batch_sizer) if self._batching is not None else 1
-
-    @property
-    def _batch_sizer(self) -> Sizer:
-        own = self._batching.sizer if self._batching is not None else ""
-        return own or ("items" if self._sizer == "requests" else self._sizer)
+        if self._durable is not None:
+            return await self._durable.get()
+        return await self._memory.get() if self._memory is not None else []
 
     async def _hand_out(self) -> None:
         """Start to deliver what is ready, as soon as there is a slot for it."""
-        while self._ready:
+        while self._batcher.ready:
             await self._slots.acquire()
-            task = asyncio.create_task(self._work(self._next()))
+            task = asyncio.create_task(self._work(self._batcher.next()))
             self._working.add(task)
             task.add_done_callback(self._working.discard)
-
-    def _next(self) -> list[Entry]:
-        """The next bundle; for a store with what waits behind it, as far as that is small."""
-        bundle = self._ready.popleft()
-        if self._merge or self._batching is not None:
-            return bundle
-        items = sum(entry.items for entry in bundle)
-        while self._ready and items + self._ready[0][0].items <= TOGETHER:
-            following = self._ready.popleft()
-            items += following[0].items
-            bundle += following
-        return bundle
 
     async def _work(self, bundle: list[Entry]) -> None:
         self._in_flight += 1
@@ -358,13 +287,12 @@ class QueueSender:
         """Deliver entries as one request, or in parts; they are settled together."""
         try:
             batch = joined([entry.batch for entry in entries])
-            limit = self._batching.max_size if self._batching is not None else 0
-            sizer = self._batch_sizer
+            limit, sizer = self._batcher.max_size, self._batcher.sizer
             error = await self._retry_sender.each(
                 list(parts(batch, limit, sizer)) if limit else [batch]
             )
         except Stopped:
-            if self._reader is not None:
+            if self._durable is not None:
                 return  # it stays in the log
             if self._left is not None:
                 self._left += entries
@@ -385,18 +313,15 @@ class QueueSender:
         if self._left is not None:
             self._left += entries
             return
-        if self._reader is None:
+        if self._durable is None:
             for entry in entries:
                 self._retry_sender.drop(entry.batch, entry.items, reason)
                 self._settle(entry, Retryable("the collector stopped"))
 
     def _settle(self, entry: Entry, error: Exception | None) -> None:
         """An entry is delivered, kept as dead letters, or (in memory) lost."""
-        if entry.number is not None and self._reader is not None:
-            self._reader.done([entry.number])
-            watcher = self._watched.pop(entry.number, None)
-            if watcher is not None and not watcher.done():
-                watcher.set_result(None)
+        if entry.number is not None and self._durable is not None:
+            self._durable.settled(entry.number)
         if self._memory is not None:
             self._memory.settled(entry)
         if entry.result is not None and not entry.result.done():
@@ -412,12 +337,7 @@ class QueueSender:
         gauge = self._host.stats.set
         gauge("otelcol_exporter_in_flight_requests", self._in_flight, exporter=self.exporter)
         if self._memory is not None:
-            gauge("otelcol_exporter_queue_size", self._memory.used, exporter=self.exporter)
-            gauge("otelcol_exporter_queue_capacity", self._memory.capacity, exporter=self.exporter)
-            gauge("otelier_exporter_lag_items", self._memory.items, exporter=self.exporter)
-            oldest = self._memory.oldest_unix_nano
-            age = 0 if oldest is None else max(0, time.time_ns() - oldest) // 10**9
-            gauge("otelier_exporter_oldest_unsent_seconds", age, exporter=self.exporter)
+            self._memory.publish(partial(gauge, exporter=self.exporter))
 
 
 class DurableFanOut:
@@ -427,14 +347,12 @@ class DurableFanOut:
     Args:
         wal: the log.
         route: the id of the pipeline.
-        deliveries: of these exporters; the answer waits for those with `wait_for_result`.
+        senders: of these exporters; the answer waits for those with `wait_for_result`.
     """
 
-    def __init__(
-        self, wal: FileStorage, route: str, deliveries: Sequence[QueueSender] = ()
-    ) -> None:
+    def __init__(self, wal: FileStorage, route: str, senders: Sequence[QueueSender] = ()) -> None:
         self.wal = wal
-        self.deliveries = tuple(deliveries)
+        self.senders = tuple(senders)
         self._route = route
 
     async def __call__(self, batch: Batch) -> None:
@@ -447,9 +365,9 @@ class DurableFanOut:
         items = count(batch.signal, batch.message)
         number = await self.wal.append(batch, self._route, items)
         if number is not None:
-            for delivery in self.deliveries:
-                if delivery.waits:
-                    await delivery.settled(number)
+            for sender in self.senders:
+                if sender.waits:
+                    await sender.settled(number)
 
 
 async def durable(
@@ -474,5 +392,7 @@ async def durable(
     """
     start = sending.queue.start if sending.queue is not None else "now"
     reader = await wal.reader(host.id, routes, start)
-    letters = DeadLetters(wal.folder, host.id, wal.config.dead_letter_bytes, wal.files)
-    return QueueSender(host, consume, sending, wal=wal, reader=reader, letters=letters, merge=merge)
+    dead_letters = DeadLetters(wal.folder, host.id, wal.config.dead_letter_bytes, wal.files)
+    return QueueSender(
+        host, consume, sending, wal=wal, reader=reader, dead_letters=dead_letters, merge=merge
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from collector.config import ComponentConfig
 from collector.errors import StartFailed
+from collector.model import Answers
 from collector.sending_queue.sender import ExporterSettings, QueueSender, durable
 from collector.service.parts import EXPORTER, EXTENSION, QUEUE, STORAGE, RunningComponent, named
 from collector.service.running import Context
@@ -86,7 +87,7 @@ class Exporters:
         self._context.stores = {  # in the order of the configuration, whatever started first
             name: self._running["exporters", name].component
             for name in self._exporters()
-            if hasattr(self._running["exporters", name].component, "find")
+            if isinstance(self._running["exporters", name].component, Answers)
         }
 
     async def _start(self, kind: str, name: str) -> None:
@@ -157,7 +158,7 @@ class Exporters:
         exporter = self._running["exporters", name].component
         sending = ExporterSettings.of(self._context.config.exporters[name].config)
         storage = sending.queue.storage if sending.queue is not None else ""
-        merge = not hasattr(exporter, "find")
+        merge = not isinstance(exporter, Answers)
         if not storage:
             return QueueSender(self._context.host(name), exporter, sending, merge=merge)
         found = self._running.get(("storages", storage))

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
 from collector.config import ComponentConfig, PipelineConfig
-from collector.model import Consume, Signal
-from collector.pipeline.chain import chain, mutates
+from collector.model import Consume, Signal, mutates
+from collector.pipeline.chain import chain
 from collector.pipeline.fan_out import Outlet, fan_out
 from collector.sending_queue.sender import DurableFanOut, QueueSender
 from collector.service.exporters import Exporters
@@ -58,7 +58,7 @@ class Pipelines:
         fed = self._fed
         for pipeline in self._context.config.pipelines.values():
             line = self._lines.setdefault(pipeline.id, RunningPipeline(pipeline.id))
-            line.mutates = mutates(told.cls for told in self._steps(pipeline))
+            line.mutates = any(mutates(told.cls) for told in self._steps(pipeline))
             for name in pipeline.receivers:
                 kind = "connectors" if name in self._context.config.connectors else "receivers"
                 branches = fed.setdefault((kind, name), {}).setdefault(pipeline.signal, [])
@@ -190,7 +190,7 @@ class Pipelines:
                 outlets.append(component)
         line.logged = {wal: line.logged.get(wal) or DurableFanOut(wal, line.id) for wal in groups}
         for wal, group in groups.items():
-            line.logged[wal].deliveries = tuple(group)
+            line.logged[wal].senders = tuple(group)
         return [*outlets, *line.logged.values()]
 
 

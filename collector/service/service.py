@@ -20,12 +20,12 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 from collector.config import Config
 from collector.errors import CollectorError, Retryable, StartFailed
-from collector.model import Health
+from collector.model import Health, place_of
 from collector.pipeline.fan_out import describe
 from collector.self_metrics.own_metrics import OwnMetrics
 from collector.service.reload import Reload, Running
@@ -194,7 +194,7 @@ class Service:
             config = await asyncio.to_thread(self._read)
         parts, old = self._running.parts, self.config
         late, parts.late = parts.late, []
-        places = {(str(part), describe_place(part.component)) for part in parts}
+        places = {(str(part), place_of(part.component)) for part in parts}
         self._set_deadline()
         try:
             await self.own_metrics.apply(config.telemetry)
@@ -212,7 +212,7 @@ class Service:
         for warning in config.warnings:
             log.warning("%s", warning)
         for part in parts:
-            place = describe_place(part.component)
+            place = place_of(part.component)
             if place and (str(part), place) not in places:
                 log.info("%s: %s", part, place)
         changes = [
@@ -257,7 +257,7 @@ class Service:
         """One line for each listener, sink and pipeline: where it is and what an answer means."""
         lines = []
         for part in sorted(self._running.parts, key=lambda part: part.order):
-            place = describe_place(part.component)
+            place = place_of(part.component)
             if place:
                 lines.append(f"{part}: {place}")
         for pipeline in self.config.pipelines.values():
@@ -283,17 +283,3 @@ class Service:
             + (", ".join(f"{number} {noun}" for noun, number in nouns.items()) or "nothing")
             for words, nouns in sums.items()
         )
-
-
-def describe_place(component: Any) -> str:
-    """Where a component listens or writes, and how durably; empty when it says nothing."""
-    if hasattr(component, "describe"):
-        place = str(component.describe())
-    elif isinstance(endpoints := getattr(component, "endpoints", None), Mapping):
-        place = ", ".join(f"{name} {endpoint}" for name, endpoint in endpoints.items())
-    else:
-        return ""
-    durability = getattr(component, "durability", "")
-    if not durability and hasattr(component, "find"):
-        durability = "answered when stored"
-    return f"{place} ({durability})" if durability else place

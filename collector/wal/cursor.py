@@ -292,7 +292,7 @@ class Reader:
                         found.at, at = (first, stop), stop
                         if isinstance(each, Bad):
                             found.after_damage = True
-                            found.parts += self._log.damage(segment, each)
+                            found.parts += self._log.set_aside(segment, each)
                             continue
                         if self._wanted(each, found):
                             found.records.append(each)

@@ -4,11 +4,9 @@ The folder of segments: opening after any crash, appending with fsync, removing 
 Blocking code; one thread opens, appends and removes, others may read. A reader is safe without a lock because a
 segment's `end` moves only after fsync, and the list of segments is replaced, never changed.
 
-What a crash can leave behind, and what opening does: a torn tail of the last segment is cut (its
-bytes are kept in `<name>.torn`); a damaged part in the middle stays, is skipped and counted by
-those who read it, and the file gets a second name, `<name>.bad`, that outlives its deletion; a
-segment without a readable header becomes `.bad` whole; a segment of a later version refuses to open.
-Nothing is ever recreated empty.
+What a crash can leave behind at the ends of files is repaired by segment_file.py. A damaged part in
+the middle stays, is skipped and counted by those who read it, and the file gets a second name,
+`<name>.bad`, that outlives its deletion.
 
 After a failed write or fsync the descriptor is never used again: the kernel reports a loss once, so
 a second fsync that succeeds proves nothing. The segment is cut back and left, and the same records
@@ -20,62 +18,29 @@ import contextlib
 import errno
 import os
 import re
-import struct
-import zlib
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from collector.errors import StartFailed
 from collector.wal.files import Files
 from collector.wal.format import (
     SEGMENT_HEADER,
     Bad,
     Head,
-    Header,
-    NewerFormatError,
     Read,
     Record,
     heads,
     new_header,
     pack,
-    read_header,
-    walk,
 )
+from collector.wal.reserve import Reserve
+from collector.wal.segment_file import Damage, find_segment
+from collector.wal.segment_file import Segment as Segment
+from collector.wal.window import Window
 
 NAME: Final = re.compile(r"(\d{20})\.wal")
 FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-WINDOW_NS: Final = 15 * 60 * 10**9
-"""How long a request is recognised when it comes again."""
-WINDOW_KEYS: Final = 100_000
-_WINDOW_MAGIC: Final = b"OTELIERD\x01\0\0\0"
-_KEY: Final = struct.Struct("<16sQ")
-
-Window = OrderedDict[bytes, int]
-"""Identity -> when its request was received, oldest first."""
-
-
-@dataclass(slots=True)
-class Segment:
-    """
-    One file of records.
-
-    Args:
-        path: where it is.
-        header: what it says about itself.
-        end: how many of its bytes are known to be on disk.
-        items: how many items it holds for each route.
-        records: how many records it holds.
-    """
-
-    path: Path
-    header: Header
-    end: int
-    items: Counter[str] = field(default_factory=Counter)
-    records: int = 0
 
 
 class Log:
@@ -105,14 +70,12 @@ class Log:
         self.files = files
         self.segments: tuple[Segment, ...] = ()
         self.next = 1
-        self.window: Window = OrderedDict()
-        self.damaged: set[tuple[str, int]] = set()
-        self.lost_bytes = 0
-        self.torn_bytes = 0
+        self.window = Window(folder / "window", files, now)
+        self.damage = Damage()
+        self.reserve = Reserve(folder, files, reserve_bytes)
         self.space = (1 << 62, 1 << 62)
         self._now = now
         self._segment_bytes = segment_bytes
-        self._reserve_bytes = reserve_bytes
         self._sync = sync
         self._lock: int | None = None
         self._fd: int | None = None
@@ -130,12 +93,12 @@ class Log:
         self._lock = self.files.lock(self.folder / "lock")
         try:
             self.look(repair=True)
-            self._load_window()
+            self.window.load()
             self._measure()
             for name in self.files.names(self.folder):
                 if name.endswith(".tmp"):
                     self.files.unlink(self.folder / name)
-            self.keep_reserve()
+            self.reserve.keep()
         except BaseException:
             self.close()
             raise
@@ -145,11 +108,12 @@ class Log:
         found: list[Segment] = []
         names = [name for name in self.files.names(self.folder) if NAME.fullmatch(name)]
         for name in names:
-            segment = self._find(self.folder / name, last=name == names[-1], repair=repair)
+            segment = find_segment(
+                self.files, self.folder / name, self.damage, last=name == names[-1], repair=repair
+            )
             if segment is not None:
                 found.append(segment)
         self.segments = tuple(found)
-        fresh = self._now() - WINDOW_NS
         for index, segment in enumerate(found):
             limit = found[index + 1].header.first if index + 1 < len(found) else None
             self.next = max(self.next, segment.header.first)
@@ -159,83 +123,12 @@ class Log:
                 self.next = max(self.next, each.number + 1)
                 segment.items[route] += each.items
                 segment.records += 1
-                if each.received_at >= fresh:
-                    self.window[each.identity] = each.received_at
+                if self.window.is_fresh(each.received_at):
+                    self.window.add(each.identity, each.received_at)
 
     def _heads(self, segment: Segment) -> Iterator[tuple[Head, str]]:
         with self.reading(segment) as read:
             yield from heads(read, SEGMENT_HEADER, segment.end, segment.header.mark)
-
-    def _find(self, path: Path, *, last: bool, repair: bool) -> Segment | None:
-        fd = self.files.open(path, write=repair)
-        try:
-            size = self.files.size(fd)
-            start = self.files.read(fd, SEGMENT_HEADER, 0)
-            try:
-                header = read_header(start) if size >= SEGMENT_HEADER else None
-            except NewerFormatError as newer:
-                raise StartFailed(
-                    f"{path} was written by a later version ({newer}): start that version again "
-                    "until `collector queue ls` shows nothing waiting, or move the folder "
-                    f"{self.folder} away; it is not touched"
-                ) from None
-            if header is not None:
-                if last and repair:
-                    size = self._cut_tail(fd, path, size, header)
-                return Segment(path, header, size)
-        finally:
-            self.files.close(fd)
-        if repair:
-            if size < SEGMENT_HEADER or (last and not start.strip(b"\0") and size == len(start)):
-                self.files.unlink(path)  # its creation was cut short: it never held a record
-            else:
-                self.files.rename(path, path.with_suffix(".bad"))
-                self.damaged.add((path.name, 0))
-                self.lost_bytes += size
-            self.files.sync_folder(self.folder)
-        return None
-
-    def _cut_tail(self, fd: int, path: Path, size: int, header: Header) -> int:
-        """Cut what stands behind the last valid record; the new size."""
-
-        def read(amount: int, at: int) -> bytes:
-            return self.files.read(fd, amount, at)
-
-        torn = None
-        for _, found in walk(read, SEGMENT_HEADER, size, header.mark):
-            if isinstance(found, Bad) and found.last:
-                torn = found.start
-        if torn is None:
-            return size
-        aside = path.with_suffix(".torn")
-        rest = self.files.read(fd, min(size - torn, 64 << 20), torn)
-        if rest.strip(b"\0"):
-            with contextlib.suppress(OSError):  # a full disk must not keep the log from opening
-                self.files.replace(aside, rest)
-        self.files.truncate(fd, torn)
-        self.files.sync(fd)
-        self.torn_bytes += size - torn
-        return torn
-
-    def _load_window(self) -> None:
-        try:
-            data = self.files.read_all(self.folder / "window")
-        except FileNotFoundError:
-            return
-        body, check = data[:-4], data[-4:]
-        if not body.startswith(_WINDOW_MAGIC) or zlib.crc32(body) != int.from_bytes(check):
-            return  # repeats may be stored again by files; stores recognise them by their ids
-        merged = dict(_KEY.iter_unpack(body[len(_WINDOW_MAGIC) :]))
-        merged.update(self.window)
-        self.window = OrderedDict(sorted(merged.items(), key=lambda item: item[1]))
-        self.forget()
-
-    def forget(self) -> None:
-        """Drop from the window what is too old or too much."""
-        oldest = self._now() - WINDOW_NS
-        window = self.window
-        while window and (len(window) > WINDOW_KEYS or next(iter(window.values())) < oldest):
-            window.popitem(last=False)
 
     # --- appending ---
 
@@ -261,8 +154,8 @@ class Log:
                 raise
         self.next += len(numbered)
         for record in numbered:
-            self.window[record.identity] = record.request.received_at_unix_nano
-        self.forget()
+            self.window.add(record.identity, record.request.received_at_unix_nano)
+        self.window.forget()
         self._measure()
         return numbered
 
@@ -357,7 +250,7 @@ class Log:
         if not gone:
             self._measure()
             return 0
-        self._save_window()
+        self.window.save()
         for segment in gone:
             self.files.unlink(segment.path)
             self.segments = self.segments[1:]
@@ -368,12 +261,6 @@ class Log:
         """Begin a new segment, so that the one before it can be removed."""
         if self.segments and self.segments[-1].end > SEGMENT_HEADER:
             self._create()
-
-    def _save_window(self) -> None:
-        """Keep the identities that are about to lose their records."""
-        self.forget()
-        body = _WINDOW_MAGIC + b"".join(_KEY.pack(*pair) for pair in self.window.items())
-        self.files.replace(self.folder / "window", body + zlib.crc32(body).to_bytes(4))
 
     # --- the rest ---
 
@@ -396,39 +283,13 @@ class Log:
         finally:
             self.files.close(fd)
 
-    def damage(self, segment: Segment, bad: Bad) -> bool:
-        """Note a damaged part and keep its file aside; whether it was not known before."""
-        key = (segment.path.name, bad.start)
-        if key in self.damaged:
+    def set_aside(self, segment: Segment, bad: Bad) -> bool:
+        """Note a damaged part and keep its file; whether it was not known before."""
+        if not self.damage.note(segment.path, bad):
             return False
-        self.damaged.add(key)
-        self.lost_bytes += bad.stop - bad.start
         with contextlib.suppress(OSError):  # it has that name already, or links are unknown here
             self.files.link(segment.path, segment.path.with_suffix(".bad"))
         return True
-
-    def keep_reserve(self) -> None:
-        """Take the reserve, when there is room for it; without it a full disk is only less kind."""
-        path = self.folder / "reserve"
-        if not self._reserve_bytes or path.exists():
-            return
-        free, _ = self.files.space(self.folder)
-        if free < 4 * self._reserve_bytes:
-            return
-        with contextlib.suppress(OSError):
-            fd = self.files.create(path)
-            try:
-                self.files.allocate(fd, self._reserve_bytes)
-            except OSError:
-                self.files.unlink(path)
-                raise
-            finally:
-                self.files.close(fd)
-
-    def give_reserve(self) -> None:
-        """Free the reserve."""
-        with contextlib.suppress(OSError):
-            self.files.unlink(self.folder / "reserve")
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -20,7 +20,9 @@ from typing import Any, Final
 
 from collector.processors.ottl.paths import CONTEXTS, ENUMS, ORDER, Getter, Place, getter
 from collector.processors.ottl.regex import compiled
-from collector.processors.shared.attribute_map import text_of
+from collector.processors.shared.attribute_map import (
+    text_of,
+)
 
 LONGEST: Final = 4096
 DEEPEST: Final = 32

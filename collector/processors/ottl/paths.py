@@ -13,7 +13,10 @@ from typing import Any, Final
 
 from collector.otlp import points
 from collector.processors.ottl.regex import Budget
-from collector.processors.shared.attribute_map import get, value_of
+from collector.processors.shared.attribute_map import (
+    get,
+    value_of,
+)
 
 
 @dataclass(slots=True)

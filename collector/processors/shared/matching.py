@@ -13,7 +13,11 @@ import msgspec
 
 from collector.model import Signal
 from collector.processors.ottl.regex import Budget, compiled
-from collector.processors.shared.attribute_map import get, text_of, value_of
+from collector.processors.shared.attribute_map import (
+    get,
+    text_of,
+    value_of,
+)
 
 SPAN_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 

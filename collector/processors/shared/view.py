@@ -10,7 +10,14 @@ from typing import Any
 
 from collector.model import Batch, Signal
 from collector.otlp import GROUPS, points, resources
-from collector.processors.shared.attribute_map import Attributes, Sieve, set_value, value_of
+from collector.processors.shared.attribute_map import (
+    Attributes,
+    set_value,
+    value_of,
+)
+from collector.processors.shared.record_identity import (
+    Sieve,
+)
 
 
 class Item:

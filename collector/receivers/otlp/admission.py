@@ -32,7 +32,7 @@ from collector.errors import (
     Unsupported,
     WrongMethod,
 )
-from collector.model import Batch, Consume, Host, Request, Signal
+from collector.model import Batch, Consume, Host, Request, Signal, admit
 from collector.otlp import BAD_IDS, NOUNS, TOO_LARGE, Decoded, Encoding, decode, request_key
 from collector.receivers.otlp.compression import decompress
 from collector.receivers.otlp.limits import Limits
@@ -124,9 +124,7 @@ class Admission:
         consume = self.next.get(signal)
         if consume is None:
             raise NotFound(f"{signal.value} are part of no pipeline of this collector")
-        ask = getattr(consume, "admit", None)
-        if ask is not None:
-            ask()
+        admit(consume)
 
     async def take(
         self,

@@ -23,7 +23,7 @@ from typing import Final, Self
 import msgspec
 
 from collector.errors import CollectorError, Permanent, Retryable, StartFailed
-from collector.model import Consume, Duration, Host, Request, Signal
+from collector.model import Consume, Duration, Host, Request, Signal, admit
 from collector.otlp import NOUNS, Decoded, decode, request_key, require_upb
 from collector.receivers.spool.file import SpoolFile, Unit, waiting
 from collector.stats import QuietLog
@@ -225,9 +225,7 @@ class Spool:
                 "%s in spool files wait for a pipeline", unit.signal.value, subject="signal"
             )
             raise NotHere(unit.signal.value)
-        ask = getattr(consume, "admit", None)
-        if ask is not None:
-            ask()
+        admit(consume)
         decoded = await asyncio.to_thread(self._decode, file, unit)
         try:
             if decoded.accepted:

@@ -7,8 +7,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.errors import CollectorError, Permanent, Retryable, TooLarge
-from collector.model import Batch, Host, Request, Signal
-from collector.pipeline.chain import chain, mutates
+from collector.model import Batch, Host, Request, Signal, mutates
+from collector.pipeline.chain import chain
 from collector.pipeline.fan_out import FanOut, Outlet, fan_out, share
 from collector.pipeline.gate import Gate
 from collector.stats import Stats
@@ -213,7 +213,7 @@ async def test_share_copies_only_for_pipelines_that_change_messages():
     parts = [(Rename, ".new", host())]
     consume, _ = chain(parts, changed)
     sent = batch("x")
-    await share([(plain, False), (consume, mutates([Rename])), (also, False)], Stats())(sent)
+    await share([(plain, False), (consume, mutates(Rename)), (also, False)], Stats())(sent)
     assert plain.batches[0] is sent
     assert also.batches[0] is sent
     assert names(sent) == ["x"]
@@ -233,8 +233,8 @@ async def test_share_copies_nothing_for_a_single_pipeline():
 
 def test_mutates_asks_every_processor():
     """A processor that declares nothing changes nothing."""
-    assert mutates([Pass]) is False
-    assert mutates([Pass, Rename]) is True
+    assert mutates(Pass) is False
+    assert mutates(Rename) is True
 
 
 class Slow(Sink):

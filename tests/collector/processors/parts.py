@@ -8,7 +8,9 @@ import msgspec
 from collector.config import load
 from collector.model import Batch, Host, Request, Signal
 from collector.otlp import encode_json, new_message, request_key
-from collector.processors.shared.attribute_map import set_value
+from collector.processors.shared.attribute_map import (
+    set_value,
+)
 from collector.service.service import Service
 from collector.stats import Stats
 

@@ -264,7 +264,7 @@ class Broken(Redaction):
 
     def __init__(self, config, host, following):
         super().__init__(config, host, following)
-        self.mask = self.fail
+        self._rules.mask = self.fail
 
     def fail(self, text):
         raise RuntimeError(text)

@@ -6,12 +6,14 @@ from collector.documents.build import documents
 from collector.model import Signal
 from collector.processors.shared.attribute_map import (
     Attributes,
-    Sieve,
-    advanced,
     set_value,
-    sift,
     text_of,
     value_of,
+)
+from collector.processors.shared.record_identity import (
+    Sieve,
+    advanced,
+    sift,
 )
 from tests.collector.processors.parts import batch, fill, logs
 
