@@ -256,16 +256,19 @@ class GuardedMeterProvider(metrics.MeterProvider):
             return GuardedMeter(self, scope)
 
     def instrument(self, scope: dict[str, Any], kind: str, arguments: dict[str, Any]) -> Guarded:
-        """The instrument of these arguments, the same one each time unless callbacks differ."""
-        key: Any = (_key_of(scope), kind, _key_of(arguments))
-        fresh: Guarded = instruments.KINDS[kind](self, scope, kind, arguments)
+        """The instrument of these arguments: as with the SDK, of several the first one stays."""
+        told_apart = {name: value for name, value in arguments.items() if name != "callbacks"}
+        key: Any = (_key_of(scope), kind, _key_of(told_apart))
         with self._lock:
-            if "callbacks" in arguments:
-                self._instruments[id(fresh)] = fresh
-                self.observables.append(fresh)
-                backends = self.backends()
-            else:
-                return self._instruments.setdefault(key, fresh)
+            found = self._instruments.get(key)
+            if found is not None:
+                return found
+            fresh: Guarded = instruments.KINDS[kind](self, scope, kind, arguments)
+            self._instruments[key] = fresh
+            if "callbacks" not in arguments:
+                return fresh
+            self.observables.append(fresh)
+            backends = self.backends()
         for backend in backends:
             _made(backend, fresh)
         return fresh

@@ -149,6 +149,9 @@ def test_the_same_instrument_each_time(provider):
     assert meter.create_counter("a", "s") is meter.create_counter("a", "s")
     assert meter.create_counter("a", "s") is not meter.create_counter("a", "ms")
     assert isinstance(meter.create_counter("a", "s"), metrics.Counter)
+    gauges = {meter.create_observable_gauge("b", [lambda _: [Observation(1)]]) for _ in range(9)}
+    assert len(gauges) == 1
+    assert points(provider.reader.take(10)) == [("b", {}, 1)]
 
 
 def raising(_):
