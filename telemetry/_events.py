@@ -124,7 +124,7 @@ def account(action: str, found: dict[str, Any], *, scope: str) -> None:
         found[names.AUDIT_SEQUENCE] = stream.last
         found[names.AUDIT_MONOTONIC_NS] = time.monotonic_ns()
         uid = f"{stream.id}-{stream.last}"
-        lines = _logging.short_way
+        lines = _logging.fast_path
         if lines is None or not lines.open():
             emit(action, found, scope=scope, uid=uid)
             return
@@ -179,7 +179,7 @@ def emit(
     found[names.LOG_UID] = uid or f"{ids.bits(128):032x}"
     text = _SEVERITY[severity] if severity is not SeverityNumber.INFO else "INFO"
     body = name if body is None else body
-    lines = _logging.short_way
+    lines = _logging.fast_path
     if lines is not None and lines.open():
         logger = lines.logger(scope)
         lines.send(logger, time.time_ns(), _LEVEL[text], text, body, found, name)
@@ -219,8 +219,8 @@ def lost(site: str, error: Exception) -> None:
     """Count a record that could not be made, and say so."""
     _diagnostics.fault(site, error)
     pipeline = configure.pipeline()
-    if pipeline is not None and "logs" in pipeline.couriers:
-        pipeline.couriers["logs"].lose(CONVERSION_ERROR)
+    if pipeline is not None and "logs" in pipeline.queues:
+        pipeline.queues["logs"].lose(CONVERSION_ERROR)
 
 
 def _checked(name: object) -> tuple[str, dict[str, str]]:

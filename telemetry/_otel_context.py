@@ -1,28 +1,18 @@
 """
-Every private name of the OpenTelemetry packages that we lean on, in one place.
+The current context of OpenTelemetry, suppression, and how records of the SDK are read.
 
-The versions are pinned exactly; when the pin moves, this is the file to check.
+The names with an underscore are looked up where they are and fall back to the public call: a release
+that moves them costs a little time and nothing else.
 """
 
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
-from opentelemetry.baggage import _BAGGAGE_KEY as BAGGAGE_KEY
-from opentelemetry.context import (
-    _RUNTIME_CONTEXT,
-    Context,
-    attach,
-    detach,
-    get_current,
-    get_value,
-    set_value,
-)
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS_KEY
-from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
-
-from telemetry import _native
+from opentelemetry import baggage as _baggage
+from opentelemetry import context as _context
+from opentelemetry.context import Context, attach, detach, get_current, get_value, set_value
+from opentelemetry.trace import propagation as _propagation
 
 __all__ = [
     "BAGGAGE_KEY",
@@ -30,21 +20,35 @@ __all__ = [
     "SUPPRESS_KEY",
     "attach_context",
     "attribute",
+    "attributes_of",
     "current_context",
     "detach_context",
-    "forget_readers",
-    "has_exporters",
-    "has_observables",
-    "pass_metrics",
-    "plain",
     "stamp",
     "suppress",
     "suppressed",
 ]
 
 
-_stamp: Callable[[Any, dict[str, Any]], bool] | None = getattr(_native.core, "stamp", None)
-_variable: Any = getattr(_RUNTIME_CONTEXT, "_current_context", None)
+def _key_of(make: Callable[[], Context], fallback: str) -> str:
+    """Under which key an API function has put its value: contexts are mappings, keys are not public."""
+    return next(iter(make()), fallback)
+
+
+def _span_key() -> str:
+    from opentelemetry.trace import INVALID_SPAN, set_span_in_context  # noqa: PLC0415 - once
+
+    return _key_of(lambda: set_span_in_context(INVALID_SPAN, Context()), "current-span")
+
+
+BAGGAGE_KEY: Final[str] = getattr(_baggage, "_BAGGAGE_KEY", "") or _key_of(
+    lambda: _baggage.set_baggage("a", "b", Context()), "baggage"
+)
+SPAN_KEY: Final[str] = getattr(_propagation, "_SPAN_KEY", "") or _span_key()
+SUPPRESS_KEY: Final[str] = getattr(
+    _context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation"
+)
+
+_variable: Any = getattr(getattr(_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
 current_context: Callable[[], Context] = (
     _variable.get if isinstance(_variable, ContextVar) else get_current
 )
@@ -69,71 +73,28 @@ def suppressed() -> bool:
     return bool(get_value(SUPPRESS_KEY))
 
 
-def has_observables(meter_provider: Any) -> bool:
-    """Whether somebody registered a callback: then metrics exist without any measurement."""
-    return bool(meter_provider._measurement_consumer._async_instruments)  # noqa: SLF001 - see above
-
-
-def has_exporters(provider: Any) -> bool:
-    """Whether a provider that somebody else has made has processors or readers already."""
-    for name in ("_active_span_processor", "_multi_log_record_processor"):
-        processors = getattr(provider, name, None)
-        if processors is not None:
-            found = getattr(processors, "_span_processors", ())
-            return bool(found or getattr(processors, "_log_record_processors", ()))
-    return bool(getattr(provider, "_all_metric_readers", ()))
-
-
-def pass_metrics(meter_provider: Any, through: Callable[[Any], Any]) -> None:
-    """Let what any reader of this provider collects go through a function first."""
-    consumer = meter_provider._measurement_consumer  # noqa: SLF001 - see above
-    collect = consumer.collect
-
-    def collected(*args: Any, **kwargs: Any) -> Any:
-        return through(collect(*args, **kwargs))
-
-    consumer.collect = collected
-
-
-def forget_readers(meter_provider: Any) -> None:
-    """
-    Drop all metric readers and what they have summed up, with new locks.
-
-    A forked child inherits sums, which would count twice, and locks that a thread of the parent
-    may hold for ever (opentelemetry-python#3307, #3885).
-    """
-    consumer = meter_provider._measurement_consumer  # noqa: SLF001 - see above
-    consumer._lock = threading.Lock()  # noqa: SLF001 - see above
-    consumer._reader_storages = {}  # noqa: SLF001 - see above
-
-
 def stamp(span: Any, attributes: dict[str, Any]) -> None:
+    """Set attributes that are clean on a span of anybody's, running or not."""
+    if attributes and span.is_recording():
+        span.set_attributes(attributes)
+
+
+def attributes_of(record: Any) -> dict[str, Any]:
     """
-    Set attributes of a span that are clean already: the SDK would look at each of them once more.
+    The attributes of a span or log record as a dict: look, and change nothing.
 
-    What is no running span of the SDK, or has limits that these attributes could exceed, is asked
-    in the ordinary way.
+    The SDK keeps a dict behind a lock that it takes for each pair; that dict itself where it is
+    found, else a copy made by the public way.
     """
-    if _stamp is not None and _stamp(span, attributes):
-        return
-    held: Any = getattr(span, "_attributes", None)
-    own = getattr(held, "_dict", None)
-    if type(own) is dict and held.max_value_len is None and not held.dropped:
-        with span._lock:  # noqa: SLF001 - see above
-            room = held.maxlen is None or len(own) + len(attributes) <= held.maxlen
-            if room and span._end_time is None and not held._immutable:  # noqa: SLF001
-                own.update(attributes)
-                return
-    span.set_attributes(attributes)
-
-
-def plain(attributes: Any) -> Any:
-    """The dict inside the SDK's attributes, which takes a lock for each pair otherwise."""
-    return getattr(attributes, "_dict", attributes) or {}
+    held = getattr(record, "_attributes", None)
+    if held is None:
+        held = record.attributes
+    own = getattr(held, "_dict", held)
+    return own if type(own) is dict else dict(own or {})
 
 
 def attribute(span: Any, name: str) -> Any:
     """An attribute of a span of anybody's; None when it has none, or there is no span."""
-    # The field and not the property, which makes a proxy for each look.
-    held = getattr(span, "_attributes", None) or getattr(span, "attributes", None)
-    return plain(held).get(name)
+    if getattr(span, "_attributes", None) is None and getattr(span, "attributes", None) is None:
+        return None
+    return attributes_of(span).get(name)

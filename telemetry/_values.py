@@ -27,7 +27,8 @@ from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from typing import Any, Final, TypeGuard, TypeVar
 
-from telemetry._native import core, fast_weigh
+from telemetry._attribute_loops import estimated_bytes
+from telemetry._native import core
 
 T = TypeVar("T")
 Value = str | bool | int | float | bytes | None | Sequence["Value"] | Mapping[str, "Value"]
@@ -187,7 +188,7 @@ def weigh(value: object) -> int:
     """About how many bytes `value` takes on the wire; cheap, never exact."""
     kind = type(value)
     if kind is dict:
-        return fast_weigh(value, weigh)  # type: ignore[arg-type]  # `kind` says that it is a dict
+        return estimated_bytes(value, weigh)  # type: ignore[arg-type]  # `kind` says that it is a dict
     if kind in _SMALL:
         return 12
     if isinstance(value, (str, bytes)):

@@ -208,7 +208,9 @@ def capture(
         if not attached:
             attach.attach([handler], level=None, fallback_level="WARNING")
         root.setLevel(level)
-        tried = contextlib.nullcontext() if redaction is None else pipeline.gate.trying(redaction)
+        tried = (
+            contextlib.nullcontext() if redaction is None else pipeline.redactor.trying(redaction)
+        )
         try:
             with tried:
                 try:

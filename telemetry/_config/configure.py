@@ -2,7 +2,7 @@
 configure(), flush(), shutdown(), report(): one `Pipeline` per process.
 
 The providers can be set once per process, so a second `configure()` changes nothing. What a
-pipeline needs (settings, couriers, the SDK) is imported by the first `configure()`, so that
+pipeline needs (settings, queues, the SDK) is imported by the first `configure()`, so that
 `import telemetry` in a library costs next to nothing.
 
 Exit: the SDK's own exit hooks are off (they wait up to 30 s per processor). One hook of ours gives
@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from telemetry import _diagnostics, _values
+from telemetry._config import state
+from telemetry._config.state import pipeline, report
 from telemetry._export.drop_reasons import FORK_DISCARD
 from telemetry._logs import root
 from telemetry._redaction.policy import Redaction
@@ -26,12 +28,13 @@ if TYPE_CHECKING:  # see above
     from telemetry._config import settings as _settings
     from telemetry._config.pipeline import Pipeline
 
+__all__ = ["configure", "flush", "pipeline", "report", "shutdown"]
+
 SNAPSHOT: Final = "TELEMETRY_SNAPSHOT"
 """`telemetry doctor` names a file here, in which each process says at its end what it had."""
 
 _WORDS: Final = {"traces": "spans", "metrics": "metric points", "logs": "log records"}
 _lock = threading.Lock()
-_pipeline: "Pipeline | None" = None
 
 
 def configure(
@@ -64,6 +67,7 @@ def configure(
     spool_bytes: int | None = None,
     spool_max_age: float | None = None,
     spool_write_through: bool | None = None,
+    fast_path: str | None = None,
     log_level: str | None = None,
     log_levels: Mapping[str, str] | None = None,
     log_format: str | None = None,
@@ -94,7 +98,7 @@ def configure(
     from telemetry._config import settings as _settings  # noqa: PLC0415 - as said above
 
     with _lock:
-        if _pipeline is None:
+        if pipeline() is None:
             _install(_settings.load(arguments))
             return
     _settings.load(arguments, {})  # a wrong argument is an error in every environment
@@ -109,7 +113,7 @@ def configure_from_environment() -> None:
     from telemetry._config import settings as _settings  # noqa: PLC0415 - as said above
 
     with _lock:
-        if _pipeline is not None:
+        if pipeline() is not None:
             return
         settings, problems = _settings.read()
         for problem in problems:
@@ -126,32 +130,29 @@ def configure_from_environment() -> None:
 
 def install_for_capture() -> "Pipeline":
     """What `telemetry.testing.capture` works on: what runs, else a pipeline that leads nowhere."""
-    global _pipeline  # noqa: PLW0603 - see _install
     from telemetry._config import settings as _settings  # noqa: PLC0415 - as said above
     from telemetry._config.pipeline import Pipeline  # noqa: PLC0415
 
     with _lock:
-        if _pipeline is None:
+        running = pipeline()
+        if running is None:
             nowhere = {f"{signal}_exporter": "none" for signal in _settings.SIGNALS}
-            _pipeline = Pipeline(_settings.read({**nowhere, "disabled": False})[0])
-        return _pipeline
-
-
-def pipeline() -> "Pipeline | None":
-    """What runs in this process."""
-    return _pipeline
+            settings = _settings.read({**nowhere, "disabled": False})[0]
+            running = Pipeline(settings, on_child_exit=at_exit)
+            state.use(running)
+        return running
 
 
 def _install(settings: "_settings.Settings") -> None:
-    global _pipeline  # noqa: PLW0603 - one pipeline per process, as there is one set of providers
     _diagnostics.listen(settings.diagnostics)
     if settings.disabled:
         return
     from telemetry._config import exporters  # noqa: PLC0415 - as said above
     from telemetry._config.pipeline import Pipeline  # noqa: PLC0415
 
-    _pipeline = Pipeline(settings)
-    _pipeline.attach()
+    running = Pipeline(settings, on_child_exit=at_exit)
+    state.use(running)
+    running.attach()
     if exposed := exporters.in_the_open(settings):
         _diagnostics.say("exposed", exposed, always=True)
     atexit.register(at_exit)
@@ -169,7 +170,8 @@ def flush(timeout: float = 5.0) -> bool:
         Whether everything that was here when the call began has been delivered.
     """
     try:
-        return True if _pipeline is None else _pipeline.flush(_values.seconds(timeout, 5.0))
+        running = pipeline()
+        return True if running is None else running.flush(_values.seconds(timeout, 5.0))
     except Exception as error:
         _diagnostics.say("flush", f"flush failed: {_values.text(error)}", level="error")
         return False
@@ -182,25 +184,14 @@ def shutdown(timeout: float | None = None) -> None:
     Args:
         timeout: seconds, over all signals; the setting `exit_timeout` by default.
     """
-    if _pipeline is None:
+    running = pipeline()
+    if running is None:
         return
     try:
-        _pipeline.shutdown(_values.seconds(timeout, _pipeline.settings.exit_timeout))
+        running.shutdown(_values.seconds(timeout, running.settings.exit_timeout))
         root.detach()
     except Exception as error:
         _diagnostics.say("shutdown", f"shutdown failed: {_values.text(error)}", level="error")
-
-
-def report() -> dict[str, dict[str, Any]]:
-    """
-    What became of every record of this process, per signal.
-
-    Returns:
-        {"traces": {"produced", "exported", "pending", "dropped": {reason: count}}, ...}, where
-        produced = exported + pending + spooled + everything dropped; `spooled` is there where the
-        signal has a spool, and `adopted` where records of earlier processes were delivered.
-    """
-    return {} if _pipeline is None else _pipeline.report()
 
 
 def at_exit() -> None:
@@ -224,8 +215,9 @@ def at_exit() -> None:
             parts.append(f"{sum(reasons.values())} {_WORDS[signal]} ({told})")
     if parts:
         _diagnostics.say("exit", f"lost {'; '.join(parts)}", always=True)
-    if _pipeline is not None:
-        asked = _pipeline.settings.report
+    running = pipeline()
+    if running is not None:
+        asked = running.settings.report
         level = "error" if asked else "debug"
         _diagnostics.say("report", account(report()), level=level, always=True)
     if snapshot is not None and path:

@@ -28,6 +28,7 @@ from telemetry.errors import ConfigError
 SIGNALS: Final = ("traces", "metrics", "logs")
 PROTOCOLS: Final = ("http/protobuf", "grpc")
 FORMATS: Final = ("text", "json", "logfmt", "none")
+FAST_PATHS: Final = ("auto", "off")
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MOST: Final = 1000
 """More names or pairs than a setting has; what has no end ends here."""
@@ -383,6 +384,13 @@ class Settings:
         "TELEMETRY_SPOOL_WRITE_THROUGH",
         doc="Write each record to the spool before the call returns: it survives SIGKILL, "
         "and the call pays for encoding it.",
+    )
+    fast_path: str = _setting(
+        "auto",
+        _choice(*FAST_PATHS),
+        "TELEMETRY_FAST_PATH",
+        doc="`auto` takes shorter ways around the SDK where its version is known and a self-test "
+        "at start finds no difference; `off` leaves every record to the SDK.",
     )
     log_level: str = _setting(
         "INFO",

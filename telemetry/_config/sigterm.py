@@ -9,7 +9,7 @@ what was there before it and raises the signal again: so its processes end here 
 The handler restores the default action first, so that a second SIGTERM ends the process at once;
 then it delivers within the exit's budget, and raises the signal again, so that the parent sees a
 process that SIGTERM has killed. It works in the main thread that it interrupts, which does nothing
-more: the locks of the couriers are re-entrant, and every wait ends with the budget. A lock of somebody
+more: the locks of the queues are re-entrant, and every wait ends with the budget. A lock of somebody
 else's that the interrupted code holds would never be let go, so an alarm ends the wait for that.
 
 Process 1 of a container is left alone: the kernel keeps a SIGTERM without a handler away from it.

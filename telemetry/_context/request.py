@@ -2,7 +2,7 @@
 The request that runs, as the SDK's processors see it: its server span, and what becomes of its records.
 
 The server span belongs to other code (FastAPI, contrib's instrumentation), may start before or
-after our middleware runs, and ends when its owner says so. `EntrySpans` of
+after our middleware runs, and ends when its owner says so. The span processor of
 `_sdk` reports it to the request when it starts.
 
 Whether the records of a request are kept can depend on how it ends: a polling route is sampled,
@@ -114,33 +114,8 @@ class Request:
 current: ContextVar[Request | None] = ContextVar("otelier_running_request", default=None)
 
 
-class _Ending(threading.local):
-    """The span that this thread is ending: `on_end` gets a copy, which has no marks."""
-
-    span_id = 0
-    request: Request | None = None
-
-
-_ending = _Ending()
-
-
-def ending(span: "Span") -> None:
-    """Remember, for `of_ended`, the request of the span that this thread is about to end."""
-    _ending.request = getattr(span, MARK, None)
-    if _ending.request is not None:
-        _ending.span_id = span.get_span_context().span_id
-
-
-def of_ended(span: "ReadableSpan") -> Request | None:
-    """The request that an ended span belongs to, if its records do not just pass."""
-    request = _ending.request
-    if request is None or span.context is None or _ending.span_id != span.context.span_id:
-        return None
-    return request if request.gate != PASS else None
-
-
 def of_live(span: "ReadableSpan") -> Request | None:
-    """The same, for the span itself and not its copy."""
+    """The request that a span belongs to, if its records do not just pass; of the span, not a copy."""
     request: Request | None = span.__dict__.get(MARK)
     return request if request is not None and request.gate != PASS else None
 

@@ -70,8 +70,6 @@ def carry(keywords: tuple[str, ...]) -> None:
     """Set the ids that may travel in baggage."""
     global _carried  # noqa: PLW0603 - one process has one allow-list
     _carried = tuple(ATTRIBUTE[keyword] for keyword in keywords)
-    if _NATIVE is not None:
-        _NATIVE.carry(_carried)
 
 
 def new_correlation_id() -> str:
@@ -228,11 +226,8 @@ def enter(
         context: in which the span was started.
 
     Returns:
-        What `leave` and `_sdk.detach_context` take.
+        What `leave` and `_otel_context.detach_context` take.
     """
-    entered: tuple[Any, Any] | None = None if _NATIVE is None else _NATIVE.enter(span, ids, context)
-    if entered is not None:
-        return entered
     entries: dict[str, object] = dict(context)
     entries[_otel_context.SPAN_KEY] = span
     travelling = {name: str(ids[name]) for name in _carried if name in ids}
@@ -290,8 +285,8 @@ def carried() -> tuple[str, ...]:
     return _carried
 
 
-def _effective(context: Context | None = None) -> dict[str, Value]:
-    """The ids in force, by attribute name: what arrived by baggage, then what was bound here."""
+def effective(context: Context | None = None) -> dict[str, Value]:
+    """The ids in force in a context (or the current one), by attribute name: what arrived by baggage, then what was bound here."""
     own = _scope.get() if _shared.get() is None else bound()
     if not (_otel_context.current_context() if context is None else context).get(
         _otel_context.BAGGAGE_KEY
@@ -301,29 +296,6 @@ def _effective(context: Context | None = None) -> dict[str, Value]:
         return own  # whatever has arrived, what was bound here wins
     arrived = arrived_ids(context)
     return {**own, **{key: arrived[key] for key in arrived if key not in own}} if arrived else own
-
-
-def _compile() -> Any:
-    """The native core (`_core_scope.h`), which asks for what is rare here; None without it."""
-    core = _native.core
-    if not hasattr(core, "know_scope"):
-        return None
-    parts = (
-        _scope.get,
-        _scope.set,
-        _shared.get,
-        _otel_context.current_context,
-        _otel_context.attach_context,
-    )
-    keys = (Context, _otel_context.BAGGAGE_KEY, _otel_context.SPAN_KEY, _effective, "ids", KEYS)
-    core.know_scope((*parts, *keys))
-    core.carry(_carried)
-    return core
-
-
-_NATIVE: Final = _compile()
-effective: Final[Callable[..., dict[str, Value]]] = getattr(_NATIVE, "effective", _effective)
-"""The ids in force in a context (or the current one), by attribute: what arrived by baggage, then what was bound here."""
 
 
 def arrived_ids(context: Context | None) -> dict[str, Value]:

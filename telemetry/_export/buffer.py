@@ -1,27 +1,20 @@
 """
-What a courier has taken in and is not done with: the queue, and the numbers that go with it.
+What a queue has taken in and is not done with: the records, and the numbers that go with them.
 
-Threads of the application add, the courier's thread takes away, and the ledger reads; the numbers
-must agree at each moment. Here that is a matter of the courier's lock. The native core
-(`_core_intake.h`) has the same object with a `put` of its own: it appends and counts in one step
-that no other thread can see half of, and takes no lock. It asks the courier about everything else:
-a record that may have no room, a forked process, a spool, a thread that waits for a record.
+Threads of the application add, the queue's thread takes away, and the report reads; the numbers must
+agree at each moment, so every call is made with the queue's lock held.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final
 
-from telemetry import _native
-
 ARRIVALS_S: Final = 0.01
-NATIVE: Final = getattr(_native.core, "Intake", None)
 
 
-class Intake:
+class Buffer:
     """
-    Records that wait, and counts; call its methods with the courier's lock held.
+    Records that wait, and counts; call its methods with the queue's lock held.
 
     Args:
         batch_size: how many records go in one request.
@@ -79,27 +72,3 @@ class Intake:
     def counts(self) -> tuple[int, int]:
         """What was produced, and what of it is here."""
         return self.produced, self.items
-
-
-def made(
-    courier: Any,
-    put: Callable[..., None],
-    notice: Callable[[int], None],
-    room: tuple[int, int, int],
-) -> Intake:
-    """
-    The intake of a courier in this process.
-
-    Args:
-        courier: gets the native `put` as its own, where there is one.
-        put: the courier's own.
-        notice: told how many records wait when the thread has to know.
-        room: up to so many items and bytes, with so many bytes each, nothing is refused; no items
-            when the courier wants to see every record.
-    """
-    if NATIVE is None:
-        return Intake(courier.batch_size)
-    native: Any = NATIVE(put, notice, courier.batch_size, *room)
-    vars(courier)["put"] = native.put
-    found: Intake = native  # what this class has, and `put`
-    return found

@@ -1,7 +1,7 @@
 """
 Delivery health as metrics: what becomes of the telemetry of this process.
 
-Read from the couriers' ledgers when metrics are collected, so that it costs nothing in between:
+Read from the queues' ledgers when metrics are collected, so that it costs nothing in between:
 records by outcome, the success ratio of the last five minutes, how many records wait and for how
 long the oldest has. The one thing that is measured as it happens is the time from a record's
 emission until the collector took it.
@@ -27,7 +27,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from telemetry import _diagnostics, _values
-from telemetry._config import configure
+from telemetry._config import state
 from telemetry.attributes import (
     DELIVERY_ADOPTED_RECORDS,
     DELIVERY_DURATION,
@@ -55,18 +55,18 @@ def observe() -> None:
     global _observed  # noqa: PLW0603 - one process has one set of instruments
     if _observed:
         return
-    pipeline = configure.pipeline()
+    pipeline = state.pipeline()
     if pipeline is None or not _lock.acquire(blocking=False):
         return
     try:
         if not _observed:
             _observed = True
-            _register(pipeline.couriers.values())
+            _register(pipeline.queues.values())
     finally:
         _lock.release()
 
 
-def _register(couriers: Iterable[Any]) -> None:
+def _register(queues: Iterable[Any]) -> None:
     meter = metrics.get_meter("telemetry")
     meter.create_observable_counter(
         DELIVERY_RECORDS, [_guarded(_records)], "{record}", "What became of telemetry records."
@@ -109,8 +109,8 @@ def _register(couriers: Iterable[Any]) -> None:
         except Exception as error:
             _fault(error)
 
-    for courier in couriers:
-        courier.delivered = delivered
+    for queue in queues:
+        queue.delivered = delivered
 
 
 Observe = Callable[[], list[Observation]]
@@ -132,7 +132,7 @@ def _guarded(observe_now: Observe) -> Callable[[CallbackOptions], list[Observati
 def _records() -> list[Observation]:
     return [
         observation
-        for signal, ledger in configure.report().items()
+        for signal, ledger in state.report().items()
         for observation in _outcomes(signal, ledger)
     ]
 
@@ -149,14 +149,14 @@ def _outcomes(signal: str, ledger: Mapping[str, Any]) -> list[Observation]:
 def _produced() -> list[Observation]:
     return [
         Observation(ledger["produced"], {DELIVERY_SIGNAL: signal})
-        for signal, ledger in configure.report().items()
+        for signal, ledger in state.report().items()
     ]
 
 
 def _spooled() -> list[Observation]:
     return [
         Observation(ledger["spooled"], {DELIVERY_SIGNAL: signal})
-        for signal, ledger in configure.report().items()
+        for signal, ledger in state.report().items()
         if "spooled" in ledger
     ]
 
@@ -164,7 +164,7 @@ def _spooled() -> list[Observation]:
 def _adopted() -> list[Observation]:
     return [
         observation
-        for signal, ledger in configure.report().items()
+        for signal, ledger in state.report().items()
         if "adopted" in ledger
         for observation in _outcomes(signal, ledger["adopted"])
     ]
@@ -173,16 +173,16 @@ def _adopted() -> list[Observation]:
 def _unsent() -> list[Observation]:
     return [
         Observation(ledger["pending"], {DELIVERY_SIGNAL: signal})
-        for signal, ledger in configure.report().items()
+        for signal, ledger in state.report().items()
     ]
 
 
 def _ages() -> list[Observation]:
-    pipeline = configure.pipeline()
-    couriers = {} if pipeline is None else pipeline.couriers
+    pipeline = state.pipeline()
+    queues = {} if pipeline is None else pipeline.queues
     return [
-        Observation(courier.oldest_s(), {DELIVERY_SIGNAL: signal})
-        for signal, courier in couriers.items()
+        Observation(queue.oldest_s(), {DELIVERY_SIGNAL: signal})
+        for signal, queue in queues.items()
         if signal != "metrics"  # nothing of them waits: each collection is the latest state
     ]
 
@@ -202,7 +202,7 @@ class _SuccessRatio:
             self._begin()
         now = time.monotonic()
         found = []
-        for signal, ledger in configure.report().items():
+        for signal, ledger in state.report().items():
             exported = ledger["exported"]
             settled = exported + sum(ledger["dropped"].values())
             seen = self._seen.setdefault(signal, deque([(now, 0, 0)]))

@@ -1,5 +1,5 @@
 """
-The courier of metrics: nothing queues, the state is collected at intervals and at each flush.
+The queue of metrics: nothing queues, the state is collected at intervals and at each flush.
 
 A collection that could not be sent is kept for one interval, since the next one says it better;
 with a spool it is written there instead of being dropped, as its points may be deltas.
@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable
 
 from telemetry import _diagnostics, _values
-from telemetry._export.queue import Courier
-from telemetry._export.result import Export, Keep, Load
+from telemetry._export.queue import ExportQueue
+from telemetry._export.result import Batch, Export, SpoolProtocol
 
 
-class MetricsCourier(Courier):
+class PeriodicMetrics(ExportQueue):
     """
-    The courier of metrics.
+    The queue of metrics.
 
     Args:
         collect: gives what to send and how many points that is, or None when there is nothing.
         interval_s: seconds between two collections.
-        make_export, timeout_s, spool: as for `Courier`.
+        make_export, timeout_s, spool: as for `ExportQueue`.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class MetricsCourier(Courier):
         collect: Callable[[], tuple[object, int] | None],
         interval_s: float,
         timeout_s: float,
-        spool: Keep | None = None,
+        spool: SpoolProtocol | None = None,
     ) -> None:
         self._collect = collect
         self._interval_s = interval_s
@@ -46,20 +46,20 @@ class MetricsCourier(Courier):
         """Ask for one more collection: each flush and the exit send the latest state."""
         if self._thread is None or self._closing:
             return False
-        self._intake.asked += 1
+        self._buffer.asked += 1
         return True
 
-    def _take(self) -> Load | None:
+    def _take(self) -> Batch | None:
         while True:
             with self._lock:
-                while not self._abandoned and self._settled >= self._intake.asked:
+                while not self._abandoned and self._settled >= self._buffer.asked:
                     wait = self._due - time.monotonic()
                     if self._closing or wait <= 0:
                         break
                     self._changed.wait(wait)
-                if self._abandoned or (self._closing and self._settled >= self._intake.asked):
+                if self._abandoned or (self._closing and self._settled >= self._buffer.asked):
                     return None
-                wanted = self._intake.asked
+                wanted = self._buffer.asked
                 self._due = time.monotonic() + self._interval_s
             collected = self._guarded_collect()
             with self._lock:
@@ -70,11 +70,11 @@ class MetricsCourier(Courier):
                     self._changed.notify_all()
                     continue
                 data, points = collected
-                self._intake.produced += points
-                self._intake.items = points
-                load = Load([(data, 0)], points, wanted)
-                self._flight = [load]
-                return load
+                self._buffer.produced += points
+                self._buffer.items = points
+                batch = Batch([(data, 0)], points, wanted)
+                self._flight = [batch]
+                return batch
 
     def _over(self) -> bool:
         """Whether everything here was given up, while the lock was free."""
@@ -92,8 +92,8 @@ class MetricsCourier(Courier):
         """The next collection says it better."""
         return time.monotonic() - begun > self._interval_s
 
-    def _advance(self, load: Load) -> None:
-        self._settled = max(self._settled, load.upto)
+    def _advance(self, batch: Batch) -> None:
+        self._settled = max(self._settled, batch.upto)
 
     def shed(self) -> None:
         """Nothing waits here."""

@@ -3,7 +3,7 @@ Spans and log records as OTLP protobuf, written directly.
 
 OpenTelemetry's encoder builds a Python object for each attribute and each value and lets protobuf
 walk them; that costs more than all the rest of a record's way. Here a record becomes bytes in one
-pass, natively where there was a compiler (`_core.c`), else in Python, where what repeats is made
+pass, natively where there was a compiler (native/telemetry), else in Python, where what repeats is made
 once: the beginning of each attribute by its name, whole attributes whose text is short
 (`currency=EUR`), resources and scopes. The tables cannot grow; a full one is emptied.
 
@@ -11,8 +11,9 @@ The bytes parse to the same message as upstream's (tests/telemetry/export/test_o
 differences: a lone surrogate becomes U+FFFD and an integer beyond 64 bits becomes text, where
 upstream loses the batch. Metrics are few and stay with upstream's encoder.
 
-A log record is either the SDK's or a `Line`: the same facts as a plain tuple, which is what our own
-logging hands on when nobody else wants to see the SDK's record (`_lines`).
+A log record is either the SDK's or `LogFacts`: the same facts as a plain tuple, which is what our log
+processor queues. Records of the SDK are read by their public properties; the compiled loop reads the
+fields of a span where they are those of the releases that it knows, and else asks for the whole span.
 """
 
 import re
@@ -25,9 +26,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from telemetry import _native
+from telemetry import _native, _otel_context
 
-Line = tuple[
+LogFacts = tuple[
     int,
     int,
     int,
@@ -137,7 +138,7 @@ def _pair(name: str, value: Any, depth: int) -> bytes:
     return _sized(b"\x0a", utf8(name)) + _sized(b"\x12", any_value(value, depth))
 
 
-class Wire:
+class OtlpEncoder:
     """
     Encodes records.
 
@@ -162,7 +163,7 @@ class Wire:
         groups: dict[tuple[int, int], list[bytes]] = {}
         heads: dict[tuple[int, int], tuple[Any, Any]] = {}
         for span in spans:
-            resource, scope = span._resource, span._instrumentation_scope  # noqa: SLF001 - no proxy per read
+            resource, scope = span.resource, span.instrumentation_scope
             key = (id(resource), id(scope))
             group = groups.get(key)
             if group is None:
@@ -172,28 +173,24 @@ class Wire:
             group += (b"\x12", varint(len(encoded)), encoded)
         return self._request(groups, heads)
 
-    def logs(self, records: Iterable[ReadableLogRecord | Line]) -> bytes:
+    def logs(self, records: Iterable[ReadableLogRecord | LogFacts]) -> bytes:
         """An ExportLogsServiceRequest."""
         if self._core is not None:
-            lines = tuple(
-                record if type(record) is tuple else _long_line(record) for record in records
+            all_facts = tuple(
+                record if type(record) is tuple else _counted_facts(record) for record in records
             )
-            return self._joined(self._core.lines(lines, _slow, any_value, utf8))
+            return self._joined(self._core.lines(all_facts, _slow, any_value, utf8))
         groups: dict[tuple[int, int], list[bytes]] = {}
         heads: dict[tuple[int, int], tuple[Any, Any]] = {}
         for record in records:
-            dropped = 0
-            if type(record) is tuple:
-                line: Any = record
-            else:
-                line, dropped = _line(record)
-            resource, scope = line[10], line[11]
+            facts: Any = record if type(record) is tuple else _counted_facts(record)
+            resource, scope = facts[10], facts[11]
             key = (id(resource), id(scope))
             group = groups.get(key)
             if group is None:
                 group = groups[key] = []
                 heads[key] = (resource, scope)
-            encoded = self._log(line, dropped)
+            encoded = self._log(facts)
             group += (b"\x12", varint(len(encoded)), encoded)
         return self._request(groups, heads)
 
@@ -243,10 +240,11 @@ class Wire:
 
     # --- records ---
 
-    def _log(self, line: Line, dropped: int) -> bytes:
-        time, observed, number, level, body, attributes, trace_id, span_id, flags, event, _, _ = (
-            line
-        )
+    def _log(self, facts: Any) -> bytes:
+        time, observed, number, level, body, attributes, trace_id, span_id, flags, event = facts[
+            :10
+        ]
+        dropped = facts[12] if len(facts) > 12 else 0
         parts: list[bytes] = []
         if time:
             parts.append(_fixed64(b"\x09", time))
@@ -271,7 +269,7 @@ class Wire:
         return b"".join(parts)
 
     def _span(self, span: Any) -> bytes:
-        context, parent, status = span._context, span._parent, span._status  # noqa: SLF001 - as above
+        context, parent, status = span.context, span.parent, span.status
         parts: list[bytes] = [
             b"\x0a\x10",
             context.trace_id.to_bytes(16, "big"),
@@ -286,17 +284,16 @@ class Wire:
             parts += (b"\x22\x08", parent.span_id.to_bytes(8, "big"))
             if parent.is_remote:
                 flags |= _IS_REMOTE
-        if span._name:  # noqa: SLF001
-            parts.append(_sized(b"\x2a", utf8(span._name)))  # noqa: SLF001
-        parts += (b"\x30", _VARINTS[span._kind.value + 1])  # noqa: SLF001 - OTLP begins at 1
-        if span._start_time:  # noqa: SLF001
-            parts.append(_fixed64(b"\x39", span._start_time))  # noqa: SLF001
-        if span._end_time:  # noqa: SLF001
-            parts.append(_fixed64(b"\x41", span._end_time))  # noqa: SLF001
-        attributes = span._attributes  # noqa: SLF001
-        if attributes:
-            self._attributes(parts, b"\x4a", getattr(attributes, "_dict", attributes))
-        if dropped := getattr(attributes, "dropped", 0):
+        if span.name:
+            parts.append(_sized(b"\x2a", utf8(span.name)))
+        parts += (b"\x30", _VARINTS[span.kind.value + 1])  # OTLP begins at 1
+        if span.start_time:
+            parts.append(_fixed64(b"\x39", span.start_time))
+        if span.end_time:
+            parts.append(_fixed64(b"\x41", span.end_time))
+        if attributes := _otel_context.attributes_of(span):
+            self._attributes(parts, b"\x4a", attributes)
+        if dropped := span.dropped_attributes:
             parts += (b"\x50", varint(dropped))
         parts.append(self._details(span))
         if status is not None:
@@ -310,13 +307,11 @@ class Wire:
     def _details(self, span: Any) -> bytes:
         """The events and links of a span."""
         parts: list[bytes] = []
-        if events := span._events:  # noqa: SLF001
-            parts += [_sized(b"\x5a", self._event(event)) for event in events]
-        if dropped := getattr(events, "dropped", 0):
+        parts += [_sized(b"\x5a", self._event(event)) for event in span.events]
+        if dropped := span.dropped_events:
             parts += (b"\x60", varint(dropped))
-        if links := span._links:  # noqa: SLF001
-            parts += [_sized(b"\x6a", self._link(link)) for link in links]
-        if dropped := getattr(links, "dropped", 0):
+        parts += [_sized(b"\x6a", self._link(link)) for link in span.links]
+        if dropped := span.dropped_links:
             parts += (b"\x70", varint(dropped))
         return b"".join(parts)
 
@@ -401,10 +396,9 @@ def _slow(name: Any, value: Any) -> bytes | None:
         return None
 
 
-def _line(readable: Any) -> tuple[Line, int]:
-    """The facts of an SDK record, and how many of its attributes limits have dropped."""
+def facts_of(readable: Any) -> tuple[LogFacts, int]:
+    """The facts of an SDK record, in a copy, and how many of its attributes limits have dropped."""
     record = readable.log_record
-    attributes = record.attributes or {}
     number = record.severity_number
     return (
         record.timestamp or 0,
@@ -412,7 +406,7 @@ def _line(readable: Any) -> tuple[Line, int]:
         0 if number is None else getattr(number, "value", 0),
         record.severity_text or "",
         record.body,
-        getattr(attributes, "_dict", attributes),
+        dict(_otel_context.attributes_of(record)),
         record.trace_id or 0,
         record.span_id or 0,
         int(record.trace_flags or 0),
@@ -422,11 +416,10 @@ def _line(readable: Any) -> tuple[Line, int]:
     ), readable.dropped_attributes
 
 
-def _long_line(readable: Any) -> tuple[Any, ...]:
-    """As `_line`, with the count as a 13th part if there is one."""
-    line, dropped = _line(readable)
-    line = (*line[:5], dict(line[5]), *line[6:]) if type(line[5]) is not dict else line
-    return (*line, dropped) if dropped else line
+def _counted_facts(readable: Any) -> tuple[Any, ...]:
+    """As `facts_of`, with the count as a 13th part if there is one."""
+    facts, dropped = facts_of(readable)
+    return (*facts, dropped) if dropped else facts
 
 
 def _resource(resource: Resource | None) -> bytes:
@@ -445,5 +438,5 @@ def _scope(scope: InstrumentationScope | None) -> bytes:
 
 def _plain(tag: bytes, attributes: Mapping[str, Any]) -> bytes:
     parts: list[bytes] = []
-    Wire()._attributes(parts, tag, attributes)  # noqa: SLF001 - tables for one object are not kept
+    OtlpEncoder()._attributes(parts, tag, attributes)  # noqa: SLF001 - tables for one object are not kept
     return b"".join(parts)

@@ -1,11 +1,11 @@
 """
-OTLP over HTTP: one request, one deadline, one outcome. The courier decides about a next try.
+OTLP over HTTP: one request, one deadline, one outcome. The queue decides about a next try.
 
 Spans and log records are encoded by `_wire`, metrics by OpenTelemetry. The client is not theirs: the stock exporter retries inside, which
 would be a second retry layer; its timeout counts per received chunk, so that a dripping server
 holds it for ever; it never reads `partial_success`; and it tells no more than "failure". Here the
 deadline covers connecting, sending and every read, 413 is told apart from 400, and Retry-After is
-handed on. One connection per courier is kept open and made anew after a fork, after an error and
+handed on. One connection per queue is kept open and made anew after a fork, after an error and
 after standing idle.
 """
 
@@ -238,17 +238,17 @@ def codec(signal: str) -> tuple[Encode, ReadAnswer]:
     if signal == "traces":
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415
 
-        from telemetry._export.otlp_encoder import Wire  # noqa: PLC0415
+        from telemetry._export.otlp_encoder import OtlpEncoder  # noqa: PLC0415
 
         read = _reader(trace_service_pb2.ExportTraceServiceResponse, "rejected_spans")
-        return _in_steps(Wire().spans), read
+        return _in_steps(OtlpEncoder().spans), read
     if signal == "logs":
         from opentelemetry.proto.collector.logs.v1 import logs_service_pb2  # noqa: PLC0415
 
-        from telemetry._export.otlp_encoder import Wire  # noqa: PLC0415
+        from telemetry._export.otlp_encoder import OtlpEncoder  # noqa: PLC0415
 
         read = _reader(logs_service_pb2.ExportLogsServiceResponse, "rejected_log_records")
-        return _in_steps(Wire().logs), read
+        return _in_steps(OtlpEncoder().logs), read
     from opentelemetry.exporter.otlp.proto.common.metrics_encoder import (  # noqa: PLC0415
         encode_metrics,
     )

@@ -1,7 +1,7 @@
 """
-From an emitted record to the collector: one `Courier` per signal, with its queue, thread and ledger.
+From an emitted record to the collector: one `ExportQueue` per signal, with its queue, thread and ledger.
 
-`put` is what the application pays for: an append, and a few counts (`_intake`). A daemon thread, started by the
+`put` is what the application pays for: an append, and a few counts (`_buffer`). A daemon thread, started by the
 first record in each process, takes batches and hands them to an `Export`. Nothing is thrown away
 while there is room: an unreachable collector is tried again with growing pauses (the only retry
 layer), and the queue absorbs the outage. When the queue is full, by items or by bytes, the newest
@@ -11,7 +11,7 @@ the room is kept for errors.
 Every record is in exactly one column of the ledger:
 produced = exported + spooled + dropped + pending.
 
-With a spool (`Keep`), what would be lost goes to disk instead: the oldest records of a queue that is
+With a spool (`SpoolProtocol`), what would be lost goes to disk instead: the oldest records of a queue that is
 three quarters full, and what is here when the time at exit is up. A batch is then encoded once, so
 that whoever sends it again sends the same bytes. In write-through mode each record is on disk before
 `put` returns, for processes that are killed without a word.
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from telemetry import _diagnostics, _otel_context, _values
-from telemetry._export import buffer
+from telemetry._export.buffer import Buffer
 from telemetry._export.drop_reasons import (
     CONVERSION_ERROR,
     EXPORT_FAILED,
@@ -40,12 +40,20 @@ from telemetry._export.drop_reasons import (
     SHUTDOWN,
     TOO_LARGE,
 )
-from telemetry._export.result import Export, Keep, Load, Noted, Outcome, Result, Sending
+from telemetry._export.result import (
+    Batch,
+    Export,
+    Outcome,
+    Resendable,
+    Result,
+    Spooled,
+    SpoolProtocol,
+)
 from telemetry._native import process_id
 
 __all__ = [
-    "Courier",
     "Export",
+    "ExportQueue",
     "Outcome",
     "Result",
 ]
@@ -57,7 +65,7 @@ PAUSE_S: Final = (0.5, 30.0)
 RETRY_AFTER_S: Final = 60.0
 
 
-class Courier:
+class ExportQueue:
     """
     Queue, thread and ledger of one signal.
 
@@ -84,15 +92,13 @@ class Courier:
         delay_s: float = 1.0,
         timeout_s: float = 10.0,
         started: Callable[[], None] | None = None,
-        spool: Keep | None = None,
+        spool: SpoolProtocol | None = None,
     ) -> None:
         self.signal = signal
         self._make_export = make_export
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
         self.batch_size = min(batch_size, queue_size)
-        self._calm = (queue_size - queue_size // 8, queue_bytes - queue_bytes // 8)
-        """Up to so many items and bytes, no record is refused for want of room."""
         self._delay_s = delay_s
         self._timeout_s = timeout_s
         self._started = started
@@ -104,21 +110,16 @@ class Courier:
         self.delivered: Callable[[str, float], None] | None = None
         """Told after a delivery: the signal, and the seconds since its oldest record came."""
         self._reset(0)
-        _couriers.add(self)
+        _queues.add(self)
 
     def _reset(self, inherited: int) -> None:
         """Begin with nothing, in a new process."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._intake = buffer.made(
-            self,
-            lambda *record: Courier.put(self, *record[:2], important=record[2]),
-            self._notice,
-            (*((0, 0) if self._spool is not None else self._calm), ITEM_BYTES),
-        )
-        self._queue: deque[tuple[Any, int]] = self._intake.queue
-        self._flight: list[Load] = []  # with the thread; the last one is being sent
-        self._shedding: list[Load] = []  # with the spool's thread
+        self._buffer = Buffer(self.batch_size)
+        self._queue: deque[tuple[Any, int]] = self._buffer.queue
+        self._flight: list[Batch] = []  # with the thread; the last one is being sent
+        self._shedding: list[Batch] = []  # with the spool's thread
         self._due = 0.0
         self._thread: threading.Thread | None = None
         self._settled = 0  # what of that which was taken in is done with
@@ -132,7 +133,7 @@ class Courier:
         self._told = False
         self._close_deadline = 0.0
         self._final_deadline = 0.0
-        self._intake.produced = inherited
+        self._buffer.produced = inherited
         self.exported = 0
         self.spooled = 0  # and still is
         self._kept = 0  # ever spooled
@@ -142,7 +143,7 @@ class Courier:
     def after_fork(self) -> None:
         """In the child: what is here belongs to the parent."""
         if self._pid != process_id():
-            self._reset(self._intake.items)
+            self._reset(self._buffer.items)
 
     # --- the application's side ---
 
@@ -157,12 +158,12 @@ class Courier:
         with self._lock:
             reason = self._refusal(size, important=important)
             if reason is not None:
-                self._intake.refuse()
+                self._buffer.refuse()
                 self.dropped[reason] = self.dropped.get(reason, 0) + 1
-                if isinstance(item, Noted) and spool is not None:
+                if isinstance(item, Spooled) and spool is not None:
                     spool.done([item.place])
                 return
-            waiting = self._intake.add(item, size)
+            waiting = self._buffer.add(item, size)
             if spool is not None:
                 pressed = self._filled(3)
         if waiting:
@@ -183,7 +184,7 @@ class Courier:
         if begin:
             self.start()
 
-    def _note(self, spool: Keep, item: object, size: int, *, important: bool) -> object:
+    def _note(self, spool: SpoolProtocol, item: object, size: int, *, important: bool) -> object:
         """The record on disk, or as it is when that fails or it has no room here anyway."""
         if self._refusal(size, important=important) is None:
             try:
@@ -192,14 +193,14 @@ class Courier:
                 return item  # what cannot be encoded is found out, and counted, by the thread
             place = spool.note(self.signal, body)
             if place is not None:
-                return Noted(body, place)
+                return Spooled(body, place)
         return item
 
     def _filled(self, quarters: int) -> bool:
         """Whether so many quarters of the room are taken."""
         return (
-            self._intake.items * 4 >= self._queue_size * quarters
-            or self._intake.bytes * 4 >= self._queue_bytes * quarters
+            self._buffer.items * 4 >= self._queue_size * quarters
+            or self._buffer.bytes * 4 >= self._queue_bytes * quarters
         )
 
     def _refusal(self, size: int, *, important: bool) -> str | None:
@@ -210,14 +211,14 @@ class Courier:
         items, room = self._queue_size, self._queue_bytes
         if not important:
             items, room = items - items // 8, room - room // 8
-        if self._intake.items >= items or self._intake.bytes + size > room:
+        if self._buffer.items >= items or self._buffer.bytes + size > room:
             return QUEUE_FULL
         return None
 
     def lose(self, reason: str) -> None:
         """Count a record that never got as far as the queue."""
         with self._lock:
-            self._intake.refuse()
+            self._buffer.refuse()
             self._drop(reason, 1)
 
     def start(self) -> None:
@@ -227,14 +228,14 @@ class Courier:
                 return
             thread = threading.Thread(target=self._run, name=f"otelier-{self.signal}", daemon=True)
             self._thread = thread
-            self._intake.running = True
+            self._buffer.running = True
         try:
             thread.start()
         except RuntimeError:
             # The interpreter is going down and starts no threads: close() counts what is here.
             with self._lock:
                 self._thread = None
-                self._intake.running = False
+                self._buffer.running = False
             return
         if self._started is not None:
             self._started()
@@ -249,7 +250,7 @@ class Courier:
             lost, kept = sum(self.dropped.values()), self._kept
             if not self._ask():
                 return lambda _: True
-            ticket, tries = self._intake.asked, self._tries
+            ticket, tries = self._buffer.asked, self._tries
             self._ticket = ticket
             self._flushes += 1
             self._changed.notify_all()
@@ -275,7 +276,7 @@ class Courier:
 
     def _ask(self) -> bool:
         """Whether there is anything to wait for."""
-        return self._settled < self._intake.asked
+        return self._settled < self._buffer.asked
 
     def close_soon(self, deadline: float, final: float = 0.0) -> None:
         """Take no more, send what is here until the deadline, and spool the rest until `final`."""
@@ -283,7 +284,7 @@ class Courier:
             if self._closing:
                 return
             self._ask()
-            self._closing = self._intake.closing = True
+            self._closing = self._buffer.closing = True
             self._close_deadline = deadline
             self._final_deadline = max(deadline, final)
             self._changed.notify_all()
@@ -293,7 +294,7 @@ class Courier:
         with self._lock:
             if self._thread is not None and self._thread is not threading.current_thread():
                 self._changed.wait_for(
-                    lambda: self._settled >= self._intake.asked or self._abandoned,
+                    lambda: self._settled >= self._buffer.asked or self._abandoned,
                     max(self._close_deadline - time.monotonic(), 0.0),
                 )
         self._abandon(SHUTDOWN)
@@ -306,9 +307,9 @@ class Courier:
         if self._pid != process_id():
             self.after_fork()
         with self._lock:
-            loads = [] if self._spool is None else self._take_rest()
-        for load in loads:
-            self._put_away(load, SHUTDOWN)
+            batches = [] if self._spool is None else self._take_rest()
+        for batch in batches:
+            self._put_away(batch, SHUTDOWN)
 
     def shed(self) -> None:
         """Write the oldest records of a nearly full queue to the spool; in the spool's thread."""
@@ -318,14 +319,14 @@ class Courier:
                     return
                 if not self._filled(2):
                     return
-                load = self._pop()
-                self._shedding.append(load)
-            kept = self._keep(load)
+                batch = self._pop()
+                self._shedding.append(batch)
+            kept = self._keep(batch)
             with self._lock:
-                if load in self._shedding:
-                    self._shedding.remove(load)
+                if batch in self._shedding:
+                    self._shedding.remove(batch)
                     if not kept:
-                        self._queue.extendleft(reversed(load.items))
+                        self._queue.extendleft(reversed(batch.items))
                     self._changed.notify_all()
             if not kept:
                 return
@@ -339,12 +340,12 @@ class Courier:
 
     def away(self) -> bool:
         """Whether the last try to send has failed: nobody needs to try the same meanwhile."""
-        return self._intake.items > 0 and 0 < self._failed_try == self._tries
+        return self._buffer.items > 0 and 0 < self._failed_try == self._tries
 
     def report(self) -> dict[str, Any]:
         """The ledger: produced, exported, pending, dropped by reason; spooled if there is a spool."""
         with self._lock:
-            produced, pending = self._intake.counts()
+            produced, pending = self._buffer.counts()
             ledger: dict[str, Any] = {
                 "produced": produced,
                 "exported": self.exported,
@@ -358,7 +359,7 @@ class Courier:
     def oldest_s(self) -> float:
         """How many seconds the oldest record that is here has waited; 0 when none is."""
         with self._lock:
-            return time.monotonic() - self._intake.arrivals[0][1] if self._intake.arrivals else 0.0
+            return time.monotonic() - self._buffer.arrivals[0][1] if self._buffer.arrivals else 0.0
 
     # --- the thread's side ---
 
@@ -367,12 +368,12 @@ class Courier:
         _otel_context.suppress()
         export: Export | None = None
         try:
-            while self._pid == pid and (load := self._take()) is not None:
+            while self._pid == pid and (batch := self._take()) is not None:
                 if export is None:
                     export = self._make_export()
                 self._deliver(export)
                 self._tell()
-                del load
+                del batch
         except Exception as error:
             _diagnostics.say(
                 f"{self.signal} thread",
@@ -392,7 +393,7 @@ class Courier:
             self._told = True
             self.troubled()
 
-    def _take(self) -> Load | None:
+    def _take(self) -> Batch | None:
         """The next batch, when it is due; None at the end."""
         with self._lock:
             while True:
@@ -402,9 +403,9 @@ class Courier:
                 if self._queue:
                     wait = self._due - time.monotonic()
                     if wait <= 0 or self._urgent():
-                        load = self._pop()
-                        self._flight = [load]
-                        return load
+                        batch = self._pop()
+                        self._flight = [batch]
+                        return batch
                 elif self._closing:
                     return None
                 self._changed.wait(wait)
@@ -412,7 +413,7 @@ class Courier:
     def _urgent(self) -> bool:
         return self._closing or self._settled < self._ticket
 
-    def _pop(self) -> Load:
+    def _pop(self) -> Batch:
         batch: list[tuple[Any, int]] = []
         size = 0
         queue, most = self._queue, self.batch_size
@@ -426,7 +427,7 @@ class Courier:
             batch.append(queue.popleft())
         full = len(self._queue) >= self.batch_size
         self._due = 0.0 if full else time.monotonic() + self._delay_s
-        return Load(batch, len(batch))
+        return Batch(batch, len(batch))
 
     def _deliver(self, export: Export) -> None:
         """Try until the batch is delivered or can never be; halve what is too much at once."""
@@ -434,76 +435,76 @@ class Courier:
             with self._lock:
                 if self._abandoned or not self._flight:
                     return
-                load = self._flight[-1]
-            outcome = self._try(export, load)
+                batch = self._flight[-1]
+            outcome = self._try(export, batch)
             if outcome.result is Result.DELIVERED:
                 waited = self.oldest_s()
-                self._settle(load, EXPORT_FAILED, outcome.rejected)
+                self._settle(batch, EXPORT_FAILED, outcome.rejected)
                 if self.delivered is not None and waited:
                     self.delivered(self.signal, waited)
-            elif outcome.result in (Result.TOO_LARGE, Result.UNREADABLE) and len(load.items) > 1:
+            elif outcome.result in (Result.TOO_LARGE, Result.UNREADABLE) and len(batch.items) > 1:
                 with self._lock:
-                    if load in self._flight:
-                        self._flight[-1:] = load.halves()
+                    if batch in self._flight:
+                        self._flight[-1:] = batch.halves()
             elif outcome.result is Result.TOO_LARGE:
-                self._settle(load, TOO_LARGE)
+                self._settle(batch, TOO_LARGE)
             elif outcome.result is Result.UNREADABLE:
-                self._settle(load, CONVERSION_ERROR)
+                self._settle(batch, CONVERSION_ERROR)
             elif outcome.result is Result.REFUSED:
                 self._complain(export, outcome, "dropped")
-                self._settle(load, EXPORT_FAILED)
-            elif self._stale(load.begun):
+                self._settle(batch, EXPORT_FAILED)
+            elif self._stale(batch.begun):
                 self._complain(export, outcome, "dropped" if self._spool is None else "spooled")
-                self._put_away(load, EXPORT_FAILED)
+                self._put_away(batch, EXPORT_FAILED)
             elif self._closing and outcome.result is Result.UNREACHABLE:
                 late = time.monotonic() >= self._close_deadline
                 self._abandon(SHUTDOWN if late else EXPORT_FAILED)
             else:
                 self._complain(export, outcome, "kept and tried again")
-                self._pause(outcome, load.pauses)
-                load.pauses += 1
+                self._pause(outcome, batch.pauses)
+                batch.pauses += 1
 
-    def _try(self, export: Export, load: Load) -> Outcome:
+    def _try(self, export: Export, batch: Batch) -> Outcome:
         with self._lock:
             self._tries += 1
             current = self._tries
             deadline = time.monotonic() + self._timeout_s
             if self._closing:
                 deadline = min(deadline, self._close_deadline)
-        outcome = self._send(export, load, deadline)
+        outcome = self._send(export, batch, deadline)
         if outcome.result in (Result.RETRY, Result.UNREACHABLE):
             with self._lock:
                 self._failed_try = current
                 self._changed.notify_all()
         return outcome
 
-    def _send(self, export: Any, load: Load, deadline: float) -> Outcome:
+    def _send(self, export: Any, batch: Batch, deadline: float) -> Outcome:
         if self._spool is None:
             try:
-                items = self._prepared([item for item, _ in load.items])
+                items = self._prepared([item for item, _ in batch.items])
             except Exception as error:
                 return Outcome(Result.UNREADABLE, f"cannot be prepared: {_values.text(error, 200)}")
             outcome: Outcome = export(items, deadline)
             return outcome
-        if load.body is None:
+        if batch.body is None:
             try:
-                load.body = self._encoded(self._spool, load)
+                batch.body = self._encoded(self._spool, batch)
             except Exception as error:
                 return Outcome(Result.UNREADABLE, f"cannot be encoded: {_values.text(error, 200)}")
-            if places := load.places:
+            if places := batch.places:
                 self._spool.seal(places)
-        sending: Sending = export
-        return sending.send(load.body, deadline)
+        sending: Resendable = export
+        return sending.send(batch.body, deadline)
 
-    def _encoded(self, spool: Keep, load: Load) -> bytes:
-        """The load as one request, always the same bytes."""
-        if not any(isinstance(item, Noted) for item, _ in load.items):
-            return spool.encode(self.signal, self._prepared([item for item, _ in load.items]))
+    def _encoded(self, spool: SpoolProtocol, batch: Batch) -> bytes:
+        """The batch as one request, always the same bytes."""
+        if not any(isinstance(item, Spooled) for item, _ in batch.items):
+            return spool.encode(self.signal, self._prepared([item for item, _ in batch.items]))
         return b"".join(
             item.body
-            if isinstance(item, Noted)
+            if isinstance(item, Spooled)
             else spool.encode(self.signal, self._prepared([item]))
-            for item, _ in load.items
+            for item, _ in batch.items
         )
 
     def _prepared(self, items: list[Any]) -> list[Any]:
@@ -529,28 +530,28 @@ class Courier:
                 self._changed.wait(left)
 
     def _settle(
-        self, load: Load, reason: str, lost: int | None = None, *, spooled: bool = False
+        self, batch: Batch, reason: str, lost: int | None = None, *, spooled: bool = False
     ) -> None:
-        """Be done with a load of which `lost` records (all, if None) were dropped."""
-        if not spooled and self._spool is not None and (places := load.places):
+        """Be done with a batch of which `lost` records (all, if None) were dropped."""
+        if not spooled and self._spool is not None and (places := batch.places):
             self._spool.done(places)  # before anybody is told, who might end the process
         with self._lock:
-            if load in self._flight:
-                self._flight.remove(load)
-            elif load in self._shedding:
-                self._shedding.remove(load)
+            if batch in self._flight:
+                self._flight.remove(batch)
+            elif batch in self._shedding:
+                self._shedding.remove(batch)
             else:
                 return  # somebody else has taken care of it
-            lost = load.records if lost is None else min(lost, load.records)
+            lost = batch.records if lost is None else min(lost, batch.records)
             if spooled:
-                self.spooled += load.records
-                self._kept += load.records
+                self.spooled += batch.records
+                self._kept += batch.records
             else:
-                self.exported += load.records - lost
+                self.exported += batch.records - lost
                 self._drop(reason, lost)
-            intake = self._intake
-            intake.settle(load.records, sum(size for _, size in load.items))
-            self._advance(load)
+            intake = self._buffer
+            intake.settle(batch.records, sum(size for _, size in batch.items))
+            self._advance(batch)
             arrivals = intake.arrivals
             while arrivals and (
                 self._settled >= intake.asked
@@ -561,45 +562,45 @@ class Courier:
                 arrivals.append((self._settled, time.monotonic()))
             self._changed.notify_all()
 
-    def _advance(self, load: Load) -> None:
-        self._settled += load.records
+    def _advance(self, batch: Batch) -> None:
+        self._settled += batch.records
 
-    def _put_away(self, load: Load, reason: str) -> None:
-        """Spool a load that is in our hands, else drop it."""
-        if not self._keep(load):
-            self._settle(load, reason)
+    def _put_away(self, batch: Batch, reason: str) -> None:
+        """Spool a batch that is in our hands, else drop it."""
+        if not self._keep(batch):
+            self._settle(batch, reason)
 
-    def _keep(self, load: Load) -> bool:
-        """Write a load to the spool and be done with it; False if that cannot be."""
+    def _keep(self, batch: Batch) -> bool:
+        """Write a batch to the spool and be done with it; False if that cannot be."""
         spool = self._spool
         if spool is None:
             return False
-        places = load.places
-        if len(places) == len(load.items):
-            self._settle(load, "", 0, spooled=True)  # it is there already
+        places = batch.places
+        if len(places) == len(batch.items):
+            self._settle(batch, "", 0, spooled=True)  # it is there already
             return True
-        if load.body is None:
+        if batch.body is None:
             try:
-                load.body = self._encoded(spool, load)
+                batch.body = self._encoded(spool, batch)
             except Exception:
-                return self._keep_halves(load)
-        if not spool.keep(self.signal, load.body, load.records):
+                return self._keep_halves(batch)
+        if not spool.keep(self.signal, batch.body, batch.records):
             return False
-        self._settle(load, "", 0, spooled=True)
+        self._settle(batch, "", 0, spooled=True)
         if places:
             spool.done(places)
         return True
 
-    def _keep_halves(self, load: Load) -> bool:
+    def _keep_halves(self, batch: Batch) -> bool:
         """One record that cannot be encoded does not take its neighbours along."""
-        if len(load.items) == 1:
-            self._settle(load, CONVERSION_ERROR)
+        if len(batch.items) == 1:
+            self._settle(batch, CONVERSION_ERROR)
             return True
-        halves = load.halves()
+        halves = batch.halves()
         with self._lock:
             for hands in (self._flight, self._shedding):
-                if load in hands:
-                    hands.remove(load)
+                if batch in hands:
+                    hands.remove(batch)
                     hands.extend(halves)
         for half in halves:
             self._put_away(half, CONVERSION_ERROR)
@@ -609,8 +610,8 @@ class Courier:
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
-    def _take_rest(self) -> list[Load]:
-        """Everything that waits or flies, as loads in our hands; the thread's outcome is void."""
+    def _take_rest(self) -> list[Batch]:
+        """Everything that waits or flies, as batches in our hands; the thread's outcome is void."""
         flight, self._flight = self._flight, []
         while self._queue:
             flight.append(self._pop())
@@ -622,23 +623,23 @@ class Courier:
         with self._lock:
             if self._abandoned:
                 return
-            self._closing = self._intake.closing = self._abandoned = True
+            self._closing = self._buffer.closing = self._abandoned = True
             rest = [] if self._spool is None else self._take_rest()
             self._changed.notify_all()
         try:
-            for load in rest:
+            for batch in rest:
                 if self._final_deadline and time.monotonic() >= self._final_deadline:
                     break
-                self._put_away(load, reason)
+                self._put_away(batch, reason)
         finally:
             with self._lock:
                 left = max(self._final_deadline - time.monotonic(), 0.0)
                 self._changed.wait_for(lambda: not self._shedding, left)
-                self._drop(reason, self._intake.items)
+                self._drop(reason, self._buffer.items)
                 for hands in (self._queue, self._flight, self._shedding):
                     hands.clear()
-                self._intake.items = self._intake.bytes = 0
-                self._intake.arrivals.clear()
+                self._buffer.items = self._buffer.bytes = 0
+                self._buffer.arrivals.clear()
                 self._ended = True
                 self._changed.notify_all()
 
@@ -647,23 +648,23 @@ class Courier:
         _diagnostics.say(
             f"{self.signal} {outcome.result.name}",
             f"{self.signal} do not reach {export.target}: {outcome.reason}; they are {fate}"
-            f" (waiting: {self._intake.items}, lost so far: {lost})",
+            f" (waiting: {self._buffer.items}, lost so far: {lost})",
         )
 
 
 def _together(one: object, other: object) -> bool:
     """Whether two records can be one request: what is noted is noted in the same file."""
-    if not isinstance(one, Noted) or not isinstance(other, Noted):
+    if not isinstance(one, Spooled) or not isinstance(other, Spooled):
         return True
     return one.place[0] is other.place[0]
 
 
-_couriers: "weakref.WeakSet[Courier]" = weakref.WeakSet()
+_queues: "weakref.WeakSet[ExportQueue]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for courier in list(_couriers):
-        courier.after_fork()
+    for queue in list(_queues):
+        queue.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,10 +1,12 @@
 """
 The SDK's records, redacted: spans, log records, metrics.
 
-The originals are never changed, because the application and other processors hold them too, and an
-ended span cannot be. A record in which there is nothing to redact is handed on as it is; else a new
-one is made of the same kind, with the counts of what limits had dropped. Resource and scope are the
-same objects on every record, so they are redacted once and remembered by identity.
+In the thread that sends, the originals are not changed, because the application and other processors
+may hold them, and an ended span cannot be. A record in which there is nothing to redact is handed on
+as it is; else a new one is made of the same kind, with the counts of what limits had dropped.
+Resource and scope are the same objects on every record, so they are redacted once and remembered by
+identity. Where processors of others see a record first, it is redacted for them in the application's
+thread; it then comes here as `Redacted` and is not looked at again.
 
 Two metric points that differ in a secret only become one: sums and histograms are added, of gauges
 the latest stays.
@@ -16,17 +18,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from opentelemetry._logs import LogRecord
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
 from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, MetricsData, Sum
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, Status
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    Status,
+    TraceFlags,
+    set_span_in_context,
+)
 
-from telemetry import _diagnostics, _native
-from telemetry._export.otlp_encoder import Line
+from telemetry import _diagnostics, _native, _otel_context
+from telemetry._export.otlp_encoder import LogFacts
 from telemetry._redaction import redactor as _redaction
 from telemetry._redaction.policy import Policy, Redaction
 from telemetry._redaction.redactor import Redactor
@@ -38,9 +49,23 @@ STEP: Final = 64
 STEP_PAUSE_S: Final = 0.0002
 
 
-class Gate:
+class Redacted:
     """
-    The policy of a process, at each way out of it.
+    A record in a queue that may leave the process as it is.
+
+    Args:
+        record: a span or a log record.
+    """
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Any) -> None:
+        self.record = record
+
+
+class RecordRedactor:
+    """
+    The policy of a process, applied to whole records at each way out of it.
 
     Args:
         redaction: what may leave.
@@ -55,30 +80,36 @@ class Gate:
         policy = Policy(redaction)
         _diagnostics.redact = _redaction.install(policy).text
         self._sent = {signal: Records(Redactor(policy)) for signal in ("traces", "metrics", "logs")}
+        self.now = {signal: Records(Redactor(policy)) for signal in ("traces", "logs")}
+        """For records that processors of others see, in the application's threads."""
         self.shown = Records(Redactor(policy))
-        """For processors of others, and for the capture of a test; what is counted is not sent."""
+        """For the capture of a test and readers of others; what it counts is not sent by us."""
         self._last: dict[str, dict[int, tuple[Any, Any]]] = {}
 
     @contextlib.contextmanager
     def trying(self, redaction: Redaction) -> Iterator[None]:
         """Let everything pass another policy, for a test."""
-        before, sent, shown = self.redaction, self._sent, self.shown
+        before, sent, now, shown = self.redaction, self._sent, self.now, self.shown
         self.use(redaction)
         try:
             yield
         finally:
             self.use(before)
-            self._sent, self.shown = sent, shown  # with what they have counted
+            self._sent, self.now, self.shown = sent, now, shown  # with what they have counted
 
     def spans(self, spans: list[Any]) -> list[Any]:
         """Spans as they are sent or written to the spool."""
         records = self._sent["traces"]
-        return self._prepared("traces", spans, records.span, records.pending(spans, _pending_spans))
+        return self._prepared("traces", spans, records, records.span, _pending_spans)
 
     def logs(self, logs: list[Any]) -> list[Any]:
         """Log records as they are sent or written to the spool."""
         records = self._sent["logs"]
-        return self._prepared("logs", logs, records.log, records.pending(logs, _pending_lines))
+        return self._prepared("logs", logs, records, records.log, _pending_lines)
+
+    def span_now(self, span: ReadableSpan) -> ReadableSpan:
+        """A span as processors of others may see it, and as it is sent."""
+        return self.now["traces"].span(span)
 
     def metrics(self, data: MetricsData | None) -> MetricsData | None:
         """What any reader of the process gets."""
@@ -87,16 +118,28 @@ class Gate:
     def counts(self) -> dict[str, dict[str, int]]:
         """How many values of a signal were redacted, by rule; signals with none are left out."""
         counted = {signal: records.redactor.counted() for signal, records in self._sent.items()}
+        for signal, records in self.now.items():
+            counts = counted[signal]
+            for rule, count in records.redactor.counted().items():
+                counts[rule] = counts.get(rule, 0) + count
         return {signal: counts for signal, counts in counted.items() if counts}
 
     def _prepared(
-        self, signal: str, items: list[Any], redact: Callable[[Any], Any], pending: Sequence[int]
+        self,
+        signal: str,
+        items: list[Any],
+        records: "Records",
+        redact: Callable[[Any], Any],
+        find: Callable[..., list[int] | None] | None,
     ) -> list[Any]:
-        """Each of the pending items redacted, once: a batch that is tried again is the same."""
+        """Each of the items as it may leave, once: a batch that is tried again is the same."""
         last = self._last.get(signal, {})
         now: dict[int, tuple[Any, Any]] = {}
-        prepared = items.copy()
+        prepared = [item.record if type(item) is Redacted else item for item in items]
+        pending: Sequence[int] = records.pending(prepared, find)
         for done, index in enumerate(pending, 1):
+            if type(items[index]) is Redacted:
+                continue
             if done % STEP == 0:
                 time.sleep(STEP_PAUSE_S)  # let the application's threads have the GIL
             item = items[index]
@@ -213,12 +256,12 @@ class Records:
 
     # --- log records ---
 
-    def log(self, readable: ReadableLogRecord | Line) -> ReadableLogRecord | Line:
+    def log(self, readable: ReadableLogRecord | LogFacts) -> ReadableLogRecord | LogFacts:
         """The log record as it may be sent."""
         if self.redactor.off:
             return readable
         if isinstance(readable, tuple):
-            return self._line(readable)
+            return self._facts(readable)
         record = self._record(readable.log_record)
         resource = self._once(readable.resource, self._resource)
         scope = self._once(readable.instrumentation_scope, self._scope)
@@ -230,33 +273,53 @@ class Records:
             return readable
         return ReadableLogRecord(record, resource, scope, readable.limits)
 
-    def _line(self, line: Any) -> Line:
+    def _facts(self, facts: Any) -> LogFacts:
         redactor = self.redactor
-        _, _, _, level, body, attributes, _, _, _, event, resource, scope = line
-        return (
-            *line[:3],
+        level, body, attributes = facts[3:6]
+        event, resource, scope = facts[9:12]
+        seen: Any = (
+            *facts[:3],
             redactor.text(level) if level else level,
             redactor.value(body),
             redactor.attributes(attributes),
-            *line[6:9],
+            *facts[6:9],
             redactor.text(event) if event else event,
             self._once(resource, self._resource),
             self._once(scope, self._scope),
+            *facts[12:],
         )
+        return seen  # type: ignore[no-any-return]  # with the 13th part that some have
 
-    def copy(self, live: ReadWriteLogRecord) -> ReadWriteLogRecord:
-        """A redacted copy for a processor of somebody else, which may change it."""
+    def in_place(self, live: ReadWriteLogRecord, only: Sequence[str] | None = None) -> None:
+        """
+        Redact a log record that its processors are about to see.
+
+        Args:
+            live: the SDK's record of this one call.
+            only: names of the attributes to look at; all by default.
+        """
+        redactor = self.redactor
+        if redactor.off:
+            return
         record: Any = live.log_record
-        seen: Any = self._record(record)
-        if seen is record:
-            seen = object.__new__(type(record))
-            seen.__dict__.update(record.__dict__, attributes=dict(record.attributes or {}))
-        return ReadWriteLogRecord(
-            seen,
-            self._once(live.resource, self._resource),
-            self._once(live.instrumentation_scope, self._scope),
-            live.limits,
-        )
+        record.body = redactor.value(record.body)
+        if record.event_name:
+            record.event_name = redactor.text(record.event_name)
+        if record.severity_text:
+            record.severity_text = redactor.text(record.severity_text)
+        own = _otel_context.attributes_of(record)
+        given = own if only is None else {name: own[name] for name in only}
+        seen = redactor.attributes(given)
+        if seen is not given:
+            held: Any = record.attributes
+            for name in [name for name in given if name not in seen]:
+                del held[name]
+            for name, value in seen.items():
+                if name not in given or given[name] is not value:
+                    held[name] = value
+        if only is None:
+            live.resource = self._once(live.resource, self._resource)
+            live.instrumentation_scope = self._once(live.instrumentation_scope, self._scope)
 
     def _record(self, record: Any) -> Any:
         redactor = self.redactor
@@ -274,15 +337,16 @@ class Records:
             and level is record.severity_text
         ):
             return record
-        seen: Any = object.__new__(type(record))  # a copy, without copy's detours
-        seen.__dict__.update(
-            record.__dict__,
+        return LogRecord(
+            timestamp=record.timestamp,
+            observed_timestamp=record.observed_timestamp,
+            context=_trace_of(record),
+            severity_text=level,
+            severity_number=record.severity_number,
             body=body,
             attributes=_bounded(attributes, getattr(given, "dropped", 0)),
             event_name=event,
-            severity_text=level,
         )
-        return seen
 
     # --- metrics ---
 
@@ -352,7 +416,7 @@ class Records:
     # --- what many records share ---
 
     def _once(self, shared: Any, redact: Callable[[Any], Any]) -> Any:
-        """The redacted twin of an object that many records have; the same object each time."""
+        """What an object that many records have is sent as; the same object each time."""
         if shared is None:
             return None
         found = self._seen.get(id(shared))
@@ -377,6 +441,17 @@ class Records:
         if name is scope.name and attributes is given:
             return scope
         return InstrumentationScope(name, scope.version, scope.schema_url, attributes)
+
+
+def _trace_of(record: Any) -> Context:
+    """A context that says which trace and span a record belongs to, and nothing else."""
+    where = SpanContext(
+        record.trace_id or 0,
+        record.span_id or 0,
+        is_remote=False,
+        trace_flags=TraceFlags(record.trace_flags or 0),
+    )
+    return set_span_in_context(NonRecordingSpan(where), Context())
 
 
 def _bounded(attributes: Mapping[str, Any], dropped: int) -> BoundedAttributes:

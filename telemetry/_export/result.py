@@ -1,8 +1,8 @@
 """
-What couriers, exporters and the spool hand to each other: outcomes and loads.
+What queues, exporters and the spool hand to each other: outcomes and batches.
 
-The protocols are here and not with their implementations, so that the courier knows neither HTTP
-nor files, and neither of these knows the courier.
+The protocols are here and not with their implementations, so that the queue knows neither HTTP
+nor files, and neither of these knows the queue.
 """
 
 import enum
@@ -52,15 +52,15 @@ class Export(Protocol):
         """Let go of the connection."""
 
 
-class Sending(Export, Protocol):
+class Resendable(Export, Protocol):
     """An Export that can also send what was encoded before."""
 
     def send(self, body: bytes, deadline: float) -> Outcome:
         """Try once to send a request."""
 
 
-class Keep(Protocol):
-    """The spool, as a courier sees it; nothing here raises."""
+class SpoolProtocol(Protocol):
+    """The spool, as a queue sees it; nothing here raises."""
 
     through: bool
     """Whether each record is written before `put` returns."""
@@ -72,7 +72,7 @@ class Keep(Protocol):
         """Write a request, to be delivered later; whether it is on disk."""
 
     def note(self, signal: str, body: bytes) -> "Place | None":
-        """Write one record that the courier goes on carrying."""
+        """Write one record that the queue goes on carrying."""
 
     def seal(self, places: "list[Place]") -> None:
         """Note that these are about to be sent as one request."""
@@ -81,7 +81,7 @@ class Keep(Protocol):
         """Note that these need no delivery any more."""
 
     def wake(self) -> None:
-        """A queue is getting full: have `Courier.shed` called, in another thread."""
+        """A queue is getting full: have `ExportQueue.shed` called, in another thread."""
 
 
 Place = tuple[Any, int]
@@ -89,7 +89,7 @@ Place = tuple[Any, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Spooled:
     """A record that is on disk already, in the queue."""
 
     body: bytes
@@ -97,7 +97,7 @@ class Noted:
 
 
 @dataclass(slots=True, eq=False)
-class Load:
+class Batch:
     """
     What was taken from the queue to be sent together.
 
@@ -117,10 +117,10 @@ class Load:
     @property
     def places(self) -> list[Place]:
         """Where those of the records are that are on disk already."""
-        return [item.place for item, _ in self.items if isinstance(item, Noted)]
+        return [item.place for item, _ in self.items if isinstance(item, Spooled)]
 
-    def halves(self) -> "list[Load]":
+    def halves(self) -> "list[Batch]":
         """The second half and the first."""
         middle = self.records // 2
         parts = (self.items[middle:], self.items[:middle])
-        return [Load(part, len(part)) for part in parts]
+        return [Batch(part, len(part)) for part in parts]

@@ -1,14 +1,14 @@
 """
-The short way of a log record: from a log call to the courier without the SDK's objects.
+The fast path of a log record: from a log call to the queue without the SDK's objects.
 
-The SDK's way makes an API record, a writable record around a copy of the attributes that is cleaned
-once more, and calls each processor. It is there for processors of others. As long as there are none
-(and no test captures), everything that ours would add can be said at once, as a plain tuple
-(`_wire.Line`): the same attributes, ids and trace, in a fraction of the time.
+The SDK makes an API record, a writable record around a copy of the attributes that is cleaned once
+more, and calls each processor. As long as only our processor is there (and no test captures),
+everything that it would add can be added at once, to a plain tuple (`otlp_encoder.LogFacts`): the same
+attributes, ids and trace, in a fraction of the time.
 
 Our own loggers can also do without stdlib's LogRecord, if our handler is the only one that would
 see it: no other handler on the way to root, no filter, no record factory and no patched method of
-`logging` (Sentry and others patch it). Every doubt means the long way, whose result is the same.
+`logging` (Sentry and others patch it). Every doubt means the SDK path, whose result is the same.
 """
 
 import logging
@@ -17,32 +17,28 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from opentelemetry._logs import LoggerProvider
-from opentelemetry.sdk._logs import LoggerProvider as SdkLoggers
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits
 
-from telemetry import _native, _otel_context, _values
+from telemetry import _otel_context, _values
+from telemetry._attribute_loops import estimated_bytes
 from telemetry._context import request as requests
 from telemetry._context import scope
-from telemetry._export.queue import Courier
-from telemetry._fast import traces
+from telemetry._export.queue import ExportQueue
+from telemetry._logs import logger as loggers
 from telemetry._logs import record
-from telemetry._sdk.processors import GuardedLogProcessors, LogDelivery, is_important, ours_alone
+from telemetry._sdk.log_processor import LogPipeline, is_important
 from telemetry.attributes import AUDIT_STREAM, CODE_FILE, CODE_FUNCTION, CODE_LINE
 
 SCOPES: Final = 2000
 FIELDS: Final = 90
-"""A call with more fields goes the long way, which knows what to leave out."""
+"""A call with more fields goes the SDK path, which knows what to leave out."""
 KEY: Final = 64
-"""A longer name goes the long way too, which cuts it."""
+"""A longer name goes the SDK path too, which cuts it."""
 
 _SPECIAL: Final = frozenset(("exc_info", "stack_info", "stacklevel", "extra", record.EVENT_NAME))
 _PLAIN: Final = frozenset((float, bool, type(None)))
 _INT64: Final = 1 << 63
 _KINDS: Final = (logging.Logger, logging.RootLogger)
-
-
-_NATIVE: Final = getattr(traces.NATIVE, "Send", None)
-"""Of the native core, which `_tracers` has told what it leans on."""
 
 
 def _original(name: str) -> object:
@@ -58,69 +54,34 @@ _MAKE_RECORD: Final = _original("makeRecord")
 _FILTER: Final = _original("filter")
 
 
-class Loggers(SdkLoggers):
-    """The SDK's provider; a logger is found by its name alone: FastAPI asks for one in each request."""
-
-    def get_logger(
-        self,
-        name: str,
-        version: str | None = None,
-        schema_url: str | None = None,
-        attributes: Any = None,
-    ) -> Any:
-        """The logger of a scope; the same one each time."""
-        if attributes is not None or self._disabled:
-            return super().get_logger(name, version, schema_url, attributes)
-        known = self.__dict__.setdefault("_otelier_loggers", {})
-        found = known.get((name, version, schema_url))
-        if found is None:
-            found = super().get_logger(name, version, schema_url)
-            if len(known) >= SCOPES:
-                known.clear()
-            known[name, version, schema_url] = found
-        return found
-
-
-class Lines:
+class FastLogs:
     """
-    The short way, for one pipeline.
+    The fast path of log records, for one pipeline.
 
     Args:
         provider: our LoggerProvider; its loggers say what is switched on.
-        processors: its processors.
-        delivery: the last of them.
-        courier: takes the lines.
+        pipeline: our log record processor.
+        queue: takes the records.
         handler: ours, on the root logger.
     """
 
     def __init__(
         self,
         provider: LoggerProvider,
-        processors: GuardedLogProcessors,
-        delivery: LogDelivery,
-        courier: Courier,
+        pipeline: LogPipeline,
+        queue: ExportQueue,
         handler: logging.Handler,
     ) -> None:
         self._provider = provider
-        self._processors = processors
-        self._delivery = delivery
-        self._courier = courier
+        self._pipeline = pipeline
+        self._queue = queue
         self._handler = handler
         self._known: dict[str, Any] = {}
-        self._seen: object = None
-        self._alone = False
-        if _NATIVE is not None:
-            vars(self)["send"] = _NATIVE(self.send, courier).send
 
     def open(self) -> bool:
-        """Whether nobody else wants to see the SDK's records."""
-        if self._delivery.redirect is not None:
-            return False
-        processors = self._processors._log_record_processors  # noqa: SLF001 - a tuple, replaced when it changes
-        if processors is not self._seen:
-            self._alone = ours_alone(processors)
-            self._seen = processors
-        return self._alone
+        """Whether nothing else wants to see the SDK's records."""
+        pipeline = self._pipeline
+        return not pipeline.others and pipeline.redirect is None
 
     def logger(self, name: str) -> Any:
         """The SDK's logger of a name."""
@@ -141,7 +102,7 @@ class Lines:
         fields: Mapping[str, object],
     ) -> bool:
         """
-        Send what one of our loggers was told, if it can go the short way.
+        Send what one of our loggers was called with, if it can go this way.
 
         Called by a method of our logger that was called by the application: its line is the third
         frame up from here.
@@ -207,7 +168,7 @@ class Lines:
         event: str | None = None,
     ) -> bool:
         """
-        Send a record of our own, if it can go the short way.
+        Send a record of our own, if it can go this way.
 
         Args:
             logger: that it would come from.
@@ -292,7 +253,7 @@ class Lines:
             here = span.get_span_context()
             trace_id, span_id, flags = here.trace_id, here.span_id, here.trace_flags
         number = record.SEVERITY[min(max(level, 0), 53)]
-        line = (
+        facts = (
             time_ns,
             time_ns,
             number,
@@ -307,18 +268,67 @@ class Lines:
             out._instrumentation_scope,  # noqa: SLF001
         )
         out._logger_metrics.emit_log()  # noqa: SLF001
-        size = record.OVERHEAD + len(body) + _native.fast_weigh(attributes, _values.weigh)
+        size = record.OVERHEAD + len(body) + estimated_bytes(attributes, _values.weigh)
         important = number >= 17 or AUDIT_STREAM in attributes
         request = requests.current.get()
         if (
             request is not None
             and request.gate != requests.PASS
-            and request.takes(self._put, (line, size), important=important)
+            and request.takes(self._put, (facts, size), important=important)
         ):
             return
-        self._courier.put(line, size, important=important)
+        self._queue.put(facts, size, important=important)
 
     def _put(self, sized: Any) -> None:
-        """Queue a line that a request has held back."""
-        line, size = sized
-        self._courier.put(line, size, important=is_important(line[2], line[5]))
+        """Queue a record that a request has held back."""
+        facts, size = sized
+        self._queue.put(facts, size, important=is_important(facts[2], facts[5]))
+
+
+def install(providers: Any, handler: loggers.OtelHandler) -> bool:
+    """
+    Open the fast path of log records, where all that becomes of them is an OTLP request.
+
+    Args:
+        providers: of the process.
+        handler: ours, on the root logger.
+
+    Returns:
+        Whether it is open.
+    """
+    limits = LogRecordLimits()
+    unlimited = (
+        limits.max_log_record_attribute_length is None
+        and (limits.max_log_record_attributes or 0) >= _values.ITEMS
+    )
+    pipeline: LogPipeline = providers.logs
+    if not unlimited or pipeline.queue is None or not pipeline.as_facts:
+        return False
+    _remember_loggers(providers.loggers)
+    fast = FastLogs(providers.loggers, pipeline, pipeline.queue, handler)
+    handler.fast = loggers.fast_path = fast
+    return True
+
+
+def _remember_loggers(provider: Any) -> None:
+    """Find a logger by its name alone: FastAPI asks for one in each request."""
+    slow = provider.get_logger
+    known: dict[Any, Any] = {}
+
+    def get_logger(
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Any = None,
+    ) -> Any:
+        if attributes is not None:
+            return slow(name, version, schema_url, attributes)
+        found = known.get((name, version, schema_url))
+        if found is None:
+            found = slow(name, version, schema_url)
+            if len(known) >= SCOPES:
+                known.clear()
+            known[name, version, schema_url] = found
+        return found
+
+    provider.get_logger = get_logger

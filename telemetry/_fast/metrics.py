@@ -1,26 +1,23 @@
 """
-The SDK's meters, with a shorter way for measurements whose attributes repeat.
+The fast path of a measurement whose attributes repeat.
 
 The SDK cleans, copies, sorts and hashes the attributes of every measurement, and walks from the
 instrument to its aggregations each time. Requests, tasks and orders come by the thousand with a
-handful of attribute sets. So the instruments of our provider remember, for each set, the cleaned
-copy and the aggregations that it leads to, and a measurement goes straight there. Sums, buckets,
-exemplars, temporality and limits stay the SDK's, in the SDK's own objects, and every reader sees
-what it would see (tests/telemetry/fast/test_metrics.py compares). Whatever is unusual goes the SDK's way:
-views that drop attributes, other aggregations, other reservoirs, values that are no measurement.
-
-The private names that this leans on are used here and nowhere else.
+handful of attribute sets. So for each set the cleaned copy and the aggregations that it leads to are
+remembered, and a measurement goes straight there. Sums, buckets, exemplars, temporality and limits
+stay the SDK's, in the SDK's own objects (tests/telemetry/fast/test_metrics.py compares). Whatever is
+unusual goes the SDK path: views that drop attributes, other aggregations, other reservoirs, values
+that are no measurement.
 """
 
 import math
 import random
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import Meter, MeterProvider
 from opentelemetry.sdk.metrics._internal._view_instrument_match import _hash_attributes
 from opentelemetry.sdk.metrics._internal.aggregation import (
     _ExplicitBucketHistogramAggregation,
@@ -36,103 +33,67 @@ from opentelemetry.sdk.metrics._internal.measurement import Measurement
 from opentelemetry.trace import Span
 from opentelemetry.util.types import Attributes
 
-from telemetry._native import core
+from telemetry._attribute_loops import PLAIN, needs_no_cleaning
 from telemetry._otel_context import SPAN_KEY, current_context
-from telemetry._sdk.processors import FirstMeasurement
+from telemetry._sdk.instruments import Take
 
-_NATIVE: Final = core if hasattr(core, "Measure") else None
-
+_WHOLE: Final = 1 << 53
 KEPT: Final = 256
 """Attribute sets that an instrument remembers; more than that are no labels but a mistake."""
 _LONG: Final = 8
 """A set of more attributes is not remembered either."""
 
 
-class Meters(MeterProvider):
-    """The SDK's provider; the instruments of its meters have the short way."""
-
-    def get_meter(
-        self,
-        name: str,
-        version: str | None = None,
-        schema_url: str | None = None,
-        attributes: Attributes = None,
-    ) -> Any:
-        """The meter of a scope."""
-        meter: Any = super().get_meter(name, version, schema_url, attributes)
-        if type(meter) is Meter:
-            meter.__class__ = QuickMeter
-        return meter
-
-
-class QuickMeter(Meter):
-    """A meter of the SDK."""
-
-    def create_counter(self, name: str, unit: str = "", description: str = "") -> Any:
-        """A counter."""
-        return quickened(super().create_counter(name, unit, description))
-
-    def create_up_down_counter(self, name: str, unit: str = "", description: str = "") -> Any:
-        """An up-down counter."""
-        return quickened(super().create_up_down_counter(name, unit, description))
-
-    def create_histogram(
-        self,
-        name: str,
-        unit: str = "",
-        description: str = "",
-        *,
-        explicit_bucket_boundaries_advisory: Sequence[float] | None = None,
-    ) -> Any:
-        """A histogram."""
-        return quickened(
-            super().create_histogram(
-                name,
-                unit,
-                description,
-                explicit_bucket_boundaries_advisory=explicit_bucket_boundaries_advisory,
-            )
-        )
-
-
-def quickened(instrument: Any) -> Any:
-    """The same instrument; if it is one of the SDK's, its method is ours from now on."""
-    # The class stays: readers choose temporality and aggregation by it.
-    if type(instrument) is _Histogram:
-        if "record" not in instrument.__dict__:
-            vars(instrument)["record"] = measure(instrument, instrument.record, 0.0)
-    elif type(instrument) in (_Counter, _UpDownCounter) and "add" not in instrument.__dict__:
-        least = 0.0 if type(instrument) is _Counter else -math.inf
-        vars(instrument)["add"] = measure(instrument, instrument.add, least)
-    return instrument
-
-
-def measure(instrument: Any, slow: Callable[..., None], least: float) -> Callable[..., None]:
+def install(providers: Any) -> bool:
     """
-    What takes the measurements of one instrument: natively where that is compiled.
+    Take measurements of this process's reader the short way, from the next one on.
+
+    Args:
+        providers: of the process.
+    """
+    providers.meters.quicken = quicken
+    return True
+
+
+def quicken(instrument: Any, slow: Take) -> Take:
+    """
+    A shorter way into an SDK instrument, or `slow` where there is none.
 
     Args:
         instrument: of the SDK.
-        slow: the SDK's method.
-        least: the smallest amount that is one.
+        slow: takes any measurement for it.
     """
-    own = Measure(instrument, slow, least)
-    return own if _NATIVE is None else own.native(_NATIVE)
+    kind = type(instrument)
+    if kind is _Histogram:
+        return Measure(instrument, slow, 0.0)
+    if kind is _Counter:
+        return Measure(instrument, slow, 0.0)
+    if kind is _UpDownCounter:
+        return Measure(instrument, slow, -math.inf)
+    return slow
 
 
 class Measure:
     """
-    Takes the measurements of one instrument; telemetry/_core_measures.h does the same.
+    Takes the measurements of one instrument.
 
     Args:
         instrument: of the SDK.
-        slow: the SDK's method.
+        slow: takes what is unusual.
         least: the smallest amount that is one.
     """
 
-    __slots__ = ("_consumer", "_filter", "_instrument", "_least", "_remembered", "_slow")
+    __slots__ = (
+        "__weakref__",
+        "_consumer",
+        "_filter",
+        "_instrument",
+        "_least",
+        "_remembered",
+        "_slow",
+    )
 
-    def __init__(self, instrument: Any, slow: Callable[..., None], least: float) -> None:
+    def __init__(self, instrument: Any, slow: Take, least: float) -> None:
         self._instrument = instrument
         self._slow = slow
         self._least = least
@@ -142,7 +103,7 @@ class Measure:
         self._remembered: tuple[Any, dict[Any, list[Taker]]] = (None, {})
 
     def __call__(
-        self, amount: float, attributes: Attributes = None, context: Context | None = None
+        self, amount: Any, attributes: Attributes = None, context: Context | None = None
     ) -> None:
         """
         Take a measurement.
@@ -157,6 +118,7 @@ class Measure:
             (kind is not float and kind is not int)
             or not self._least <= amount < math.inf
             or amount == -math.inf
+            or (kind is int and not -_WHOLE < amount < _WHOLE)
             or (attributes is not None and type(attributes) is not dict)
         ):
             self._slow(amount, attributes, context)
@@ -166,7 +128,8 @@ class Measure:
             return
         try:
             # The kinds too: 1, True and 1.0 are one key to Python and three to OpenTelemetry.
-            key = (*attributes.items(), *map(type, attributes.values())) if attributes else ()
+            pairs = tuple(attributes.items()) if attributes else ()
+            key = (*pairs, *[type(value) for _, value in pairs])
             here = context or current_context()
             sampled = self._sampled(amount, attributes, here)
             storages, known = self._remembered
@@ -176,52 +139,21 @@ class Measure:
             return
         if found is None or self._consumer._reader_storages is not storages:  # noqa: SLF001
             self._slow(amount, attributes, context)
-            self._remember(key, attributes or {})
+            # Of the key and not of the dict, which another thread may have changed meanwhile.
+            self._remember(key, dict(pairs))
             return
         now = 0 if sampled is None else time.time_ns()
         for take in found:
             take(amount, now, sampled, here)
 
-    def native(self, core: Any) -> Callable[..., None]:
-        """The same, compiled: what is rare is asked of this one."""
-        chosen = self._filter
-        first = type(chosen) is FirstMeasurement
-        by_trace = chosen.by_trace if first else type(chosen) is TraceBasedExemplarFilter
-
-        def remember(labels: dict[str, Any]) -> tuple[Any, ...] | None:
-            ways = self._ways(labels, core.Way)
-            return None if ways is None else tuple(ways)
-
-        def asked(amount: float, attributes: Any, context: Context) -> Any:
-            return self._sampled(amount, attributes, context)
-
-        made: Callable[..., None] = core.Measure(
-            self._instrument,
-            self._slow,
-            self._least,
-            self._consumer,
-            remember,
-            current_context,
-            chosen.begun if first else None,
-            None if by_trace else asked,
-            SPAN_KEY,
-        ).take
-        return made
-
     def _sampled(self, amount: float, attributes: Any, context: Context) -> Any:
-        """The span context of the exemplar; None for none. May begin the process's reader."""
+        """The span context of the exemplar; None for none."""
         chosen = self._filter
-        if type(chosen) is FirstMeasurement:
-            chosen.begun()
-            by_trace = chosen.by_trace
-        else:
-            by_trace = type(chosen) is TraceBasedExemplarFilter
-        if not by_trace:
+        span = context.get(SPAN_KEY)
+        if type(chosen) is not TraceBasedExemplarFilter:
             if not chosen.should_sample(amount, time.time_ns(), attributes, context):
                 return None
-            span = context.get(SPAN_KEY)
             return span.get_span_context() if isinstance(span, Span) else NO_SPAN
-        span = context.get(SPAN_KEY)
         if span is None:
             return None
         here = span.get_span_context()  # type: ignore[attr-defined]  # else an exception, which is caught
@@ -235,30 +167,25 @@ class Measure:
             known = {}
             self._remembered = (storages, known)
         if len(known) < KEPT:
-            found = self._ways(attributes.copy(), None)
+            found = self._takers(attributes)
             if found is not None:
                 known[key] = found
 
-    def _ways(self, labels: dict[str, Any], native: Any) -> list[Any] | None:
+    def _takers(self, labels: dict[str, Any]) -> list[Any] | None:
         """
         What takes the measurements of one attribute set; None when it is not to be remembered.
 
         Args:
             labels: the set, which nobody changes from now on.
-            native: `Way` of the native core, if that is to take them.
         """
         storages = self._consumer._reader_storages  # noqa: SLF001
         if len(labels) > _LONG or not storages:
             return None
-        plain = all(
-            type(name) is str and type(value) in (str, int, float, bool)
-            for name, value in labels.items()
-        )
-        if not plain:
+        if needs_no_cleaning(labels) != PLAIN:
             return None
         hashed = _hash_attributes(labels)
         return [
-            _taker(match, hashed, labels, self._instrument, native)
+            _taker(match, hashed, labels, self._instrument)
             for storage in storages.values()
             for match in storage._get_or_init_view_instrument_match(self._instrument)  # noqa: SLF001
         ]
@@ -272,16 +199,8 @@ Taker = Callable[[float, int, Any, Context], None]
 """Takes an amount, the time, the span of an exemplar or None, the context."""
 
 
-def _taker(
-    match: Any, hashed: Any, labels: dict[str, Any], instrument: Any, native: Any
-) -> Callable[..., None]:
+def _taker(match: Any, hashed: Any, labels: dict[str, Any], instrument: Any) -> Taker:
     """What takes the measurements of one attribute set for one view of one reader."""
-
-    def told(taker: Taker) -> Callable[..., None]:
-        """As the native core calls what it does not do itself."""
-        if native is None:
-            return taker
-        return lambda amount, sampled, context: taker(amount, 0, sampled, context)
 
     def measured(amount: float, now: int, context: Context) -> Any:
         """A measurement without the cleaning: it was done."""
@@ -300,7 +219,7 @@ def _taker(
         def through_view(amount: float, now: int, sampled: Any, context: Context) -> None:
             match.consume_measurement(measured(amount, now, context), sampled is not None)
 
-        return told(through_view)
+        return through_view
     found = match._attributes_aggregation.get(hashed)  # noqa: SLF001
     if found is None or match._reset_on_collect:  # noqa: SLF001
 
@@ -310,21 +229,20 @@ def _taker(
                     measured(amount, now, context), sampled is not None
                 )
 
-        return told(under_lock)
+        return under_lock
     reservoir = type(found._reservoir)  # noqa: SLF001
     if type(found) is _SumAggregation and reservoir is SimpleFixedSizeExemplarReservoir:
-        made: Callable[..., None] = native("s", found, labels) if native else _summed(found, labels)
-        return made
+        return _summed(found, labels)
     if (
         type(found) is _ExplicitBucketHistogramAggregation
         and reservoir is AlignedHistogramBucketExemplarReservoir
     ):
-        return native("b", found, labels) if native else _bucketed(found, labels)
+        return _bucketed(found, labels)
 
     def asked(amount: float, now: int, sampled: Any, context: Context) -> None:
         found.aggregate(measured(amount, now, context), sampled is not None)
 
-    return told(asked)
+    return asked
 
 
 def _summed(found: Any, labels: dict[str, Any]) -> Taker:

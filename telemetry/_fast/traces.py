@@ -1,5 +1,5 @@
 """
-The SDK's tracers, with a shorter way to a span that is like all others.
+The fast path of a span: the SDK's tracers, with a shorter way to a span that is like all others.
 
 `start_as_current_span`: upstream builds it from two generators, one inside the other, each with a
 decorator's machinery around it; that is a quarter of what a span costs. Here it is one object with
@@ -9,12 +9,11 @@ fails leaves the block as it is, where upstream's would put another in its place
 `start_span`: under the default sampler, and below a parent that is sampled, the answer is known; and
 attributes that are plain need no cleaning. Then the span gets the fields that the SDK would give it
 (tests/telemetry/fast/test_traces.py compares all of them; the lists of events and links are made when
-somebody asks for them). Every other case is the SDK's.
+they are asked for). Every other case is the SDK's.
 """
 
 import functools
 import inspect
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,13 +22,10 @@ from typing import Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context, detach
-from opentelemetry.sdk._logs._internal._logger_metrics import NoOpLoggerMetrics
-from opentelemetry.sdk.trace import SpanLimits, Tracer, TracerProvider
-from opentelemetry.sdk.trace._tracer_metrics import NoOpTracerMetrics, noop
+from opentelemetry.sdk.trace import SpanLimits, Tracer
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision
 from opentelemetry.trace import (
     Link,
-    NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
@@ -43,66 +39,64 @@ from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 from opentelemetry.util.types import Attributes
 
 from telemetry import _values
+from telemetry._attribute_loops import needs_no_cleaning as _plain
 from telemetry._context import request, scope
-from telemetry._logs import record as records
-from telemetry._logs import root
-from telemetry._native import core
-from telemetry._native import fast_plain as _plain
-from telemetry._otel_context import attach_context, current_context, detach_context, stamp
-from telemetry._sdk import processors as _processors
-from telemetry._sdk.processors import GuardedSpanProcessors, Ids
-from telemetry._traces import guarded_span
-from telemetry._traces.guarded_span import GuardedSpan
-from telemetry.attributes import AUDIT_STREAM
+from telemetry._fast.spans import FastSpan, as_fast
+from telemetry._otel_context import attach_context, current_context, detach_context
+from telemetry._sdk.id_generator import Ids
+from telemetry._sdk.span_processor import ENTRIES, SpanPipeline, failed
 
 TRACERS: Final = 2000
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
 _PLAIN: Final = frozenset((str, int, float, bool, bytes, type(None)))
 _UNSET: Final = Status(StatusCode.UNSET)
-IN_PYTHON: Final = {
-    name: vars(GuardedSpan)[name] for name in ("end", "set_attribute", "set_attributes")
-}
-"""Methods of spans that the native core does, as they are in Python."""
-NATIVE: Final = core if hasattr(core, "Start") else None
 
 
-class Tracers(TracerProvider):
-    """The SDK's provider; its tracers are `QuickTracer`s, found by their name alone where that is all."""
+def install(providers: Any) -> bool:
+    """
+    Let the tracers of a provider start spans the short way.
+
+    Args:
+        providers: of the process; no tracer was asked for yet.
+    """
+    quicken(providers.tracers)
+    return True
+
+
+def quicken(provider: Any) -> None:
+    """Have a provider of the SDK give `FastTracer`s, found by their name alone where that is all."""
+    slow = provider.get_tracer
+    known: dict[str, Any] = {}
 
     def get_tracer(
-        self,
         instrumenting_module_name: str,
         instrumenting_library_version: str | None = None,
         schema_url: str | None = None,
         attributes: Attributes = None,
     ) -> Any:
-        """The tracer of a scope; the same one each time."""
         if instrumenting_library_version is None and schema_url is None and attributes is None:
-            known = self.__dict__.setdefault("_otelier_tracers", {})
             found = known.get(instrumenting_module_name)
             if found is None:
-                found = _quick(super().get_tracer(instrumenting_module_name))
+                found = _fast(slow(instrumenting_module_name))
                 if len(known) >= TRACERS:
                     known.clear()
                 known[instrumenting_module_name] = found
             return found
-        return _quick(
-            super().get_tracer(
-                instrumenting_module_name, instrumenting_library_version, schema_url, attributes
-            )
+        return _fast(
+            slow(instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
         )
 
+    provider.get_tracer = get_tracer
 
-def _quick(tracer: Any) -> Any:
+
+def _fast(tracer: Any) -> Any:
     if type(tracer) is Tracer:
-        tracer.__class__ = QuickTracer
-        if NATIVE is not None:
-            vars(tracer)["start_span"] = NATIVE.Start(tracer, tracer.start_span).span
+        tracer.__class__ = FastTracer
     return tracer
 
 
-class QuickTracer(Tracer):
+class FastTracer(Tracer):
     """A tracer of the SDK."""
 
     def start_span(  # noqa: PLR0917 - the SDK's signature
@@ -122,10 +116,10 @@ class QuickTracer(Tracer):
             self.sampler is DEFAULT_ON
             and not links
             and self._tracer_config.is_enabled
-            and type(processors) is GuardedSpanProcessors
+            and type(processors) is SpanPipeline
         ):
             above: Any = (current_context() if context is None else context).get(_SPAN_KEY)
-            if type(above) is not GuardedSpan:
+            if type(above) is not FastSpan:
                 above = get_current_span(context)
             parent = above.get_span_context()
             held = _held(attributes, self._span_limits)
@@ -134,8 +128,8 @@ class QuickTracer(Tracer):
                     return self._started(
                         (name, kind, record_exception, set_status_on_exception),
                         None,
-                        ids.trace_id() if type(ids) is Ids else ids.generate_trace_id(),
-                        ids.random if type(ids) is Ids else ids.is_trace_id_random(),
+                        ids.generate_trace_id(),
+                        ids.is_trace_id_random(),
                         held,
                         (processors, start_time, context, above),
                     )
@@ -149,16 +143,19 @@ class QuickTracer(Tracer):
                         held,
                         (processors, start_time, context, above),
                     )
-        return super().start_span(
-            name,
-            context,
-            kind,
-            attributes,
-            links,
-            start_time,
-            record_exception,
-            set_status_on_exception,
+        started: Span = as_fast(
+            super().start_span(
+                name,
+                context,
+                kind,
+                attributes,
+                links,
+                start_time,
+                record_exception,
+                set_status_on_exception,
+            )
         )
+        return started
 
     def _started(  # noqa: PLR0917 - keywords would cost time in each call
         self,
@@ -167,12 +164,12 @@ class QuickTracer(Tracer):
         trace_id: int,
         random_trace_id: bool,
         attributes: BoundedAttributes,
-        begin: tuple[GuardedSpanProcessors, int | None, Context | None, Any],
+        begin: tuple[SpanPipeline, int | None, Context | None, Any],
     ) -> Span:
         processors, start_time, context, above = begin
         limits, ids = self._span_limits, self.id_generator
         wall = time.time_ns()
-        span: Any = object.__new__(GuardedSpan)
+        span: Any = object.__new__(FastSpan)
         span.__dict__ = {
             "_name": said[0],
             # As its constructor would; what our generator makes is valid.
@@ -180,7 +177,7 @@ class QuickTracer(Tracer):
                 SpanContext,
                 (
                     trace_id,
-                    ids.span_id() if type(ids) is Ids else ids.generate_span_id(),
+                    ids.generate_span_id(),
                     False,
                     _RANDOM if random_trace_id else _SAMPLED,
                     DEFAULT_TRACE_STATE if parent is None else parent[4],
@@ -207,8 +204,10 @@ class QuickTracer(Tracer):
             ),
             "_otelier_clocks": (wall, time.monotonic_ns()),
         }
-        if not processors.begun(span, context, above):
+        if processors.others or processors.redirect is not None:
             processors.on_start(span, context)
+        else:
+            _begin(processors, span, context, above)
         return span  # type: ignore[no-any-return]  # made without its constructor
 
     def start_as_current_span(  # type: ignore[override]  # noqa: PLR0917 - the SDK's signature
@@ -231,6 +230,26 @@ class QuickTracer(Tracer):
             set_status_on_exception,
             end_on_exit,
         )
+
+
+def _begin(pipeline: SpanPipeline, span: Any, context: Context | None, above: Any) -> None:
+    """What `SpanPipeline.begin` does, where the span above is known and the span is live to its end."""
+    try:
+        running = request.current.get()
+        if running is not None:
+            running.started(span)
+        pipeline.ensure_handlers()
+        ids = scope.effective(context)
+        if ids:
+            span.set_attributes(ids)
+        if span._kind in ENTRIES:  # noqa: SLF001 - the property takes longer
+            setattr(span, scope.ENTRY, span)
+        else:
+            entry = getattr(above, scope.ENTRY, None)
+            if entry is not None:
+                setattr(span, scope.ENTRY, entry)
+    except Exception as error:
+        failed(error)
 
 
 def _checked(_: type[SpanContext], parts: tuple[Any, ...]) -> SpanContext:
@@ -279,7 +298,7 @@ class Current:
     __slots__ = ("_begun", "_end", "_record", "_span", "_status", "_token", "_tracer")
 
     def __init__(
-        self, tracer: QuickTracer, begun: tuple[Any, ...], record: bool, status: bool, end: bool
+        self, tracer: FastTracer, begun: tuple[Any, ...], record: bool, status: bool, end: bool
     ) -> None:
         self._tracer = tracer
         self._begun = begun
@@ -337,52 +356,3 @@ class Current:
                 return function(*args, **kwargs)
 
         return call
-
-
-def _compile() -> None:
-    """Let the native core start and end spans (`_core_tracers.h`), which asks for what is rare here."""
-    if NATIVE is None:
-        return
-    NATIVE.know(
-        (
-            DEFAULT_ON,
-            GuardedSpanProcessors,
-            GuardedSpan,
-            NonRecordingSpan,
-            BoundedAttributes,
-            SpanContext,
-            Ids,
-            NoOpTracerMetrics,
-            NoOpLoggerMetrics,
-            noop,
-            _UNSET,
-            SpanKind.INTERNAL,
-            SpanKind.SERVER,
-            SpanKind.CONSUMER,
-            _SAMPLED,
-            _RANDOM,
-            DEFAULT_TRACE_STATE,
-            _SPAN_KEY,
-            scope.ENTRY,
-            request.MARK,
-            current_context,
-            request.current.get,
-            root.ours(),
-            logging.root,
-            root.ensure,
-            threading.Lock,
-            stamp,
-            _processors.failed,
-            guarded_span.lost,
-            _values.weigh,
-            lambda courier, item, size, matters: courier.put(item, size, important=matters),
-            0,
-            AUDIT_STREAM,
-            records.SEVERITY_TEXT,
-        )
-    )
-    for name, method in zip(IN_PYTHON, NATIVE.methods_of(*IN_PYTHON.values()), strict=True):
-        setattr(GuardedSpan, name, method)
-
-
-_compile()

@@ -16,7 +16,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from opentelemetry._logs import Logger as OtelLogger
 from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
@@ -33,12 +33,53 @@ from telemetry.attributes import (
     EXCEPTION_TYPE,
 )
 
-if TYPE_CHECKING:  # it imports the SDK
-    from telemetry._fast.logs import Lines
-
 SCOPES: Final = 2000
 
 _SEVERITY: Final = tuple(map(SeverityNumber, records.SEVERITY))
+
+
+class FastLogs(Protocol):
+    """From a log call to the queue without the SDK's objects: see `telemetry._fast.logs`."""
+
+    def open(self) -> bool:
+        """Whether records may go this way now: only ours are interested in them."""
+
+    def logger(self, name: str) -> Any:
+        """The SDK's logger of a name, for `send`."""
+
+    def take(
+        self,
+        logger: logging.Logger,
+        level: int,
+        event: object,
+        bound: Mapping[str, object],
+        fields: Mapping[str, object],
+    ) -> bool:
+        """Send what one of our loggers was called with; False if the call has to go on."""
+
+    def say(
+        self,
+        logger: logging.Logger,
+        level: int,
+        body: str,
+        fields: Mapping[str, Any],
+        place: tuple[str, str, int],
+        *,
+        event: str | None = None,
+    ) -> bool:
+        """Send a record of our own; False if the call has to go on."""
+
+    def send(  # noqa: PLR0917 - keywords would cost time in each call
+        self,
+        out: Any,
+        time_ns: int,
+        level: int,
+        text: str,
+        body: str,
+        attributes: dict[str, Any],
+        event: str | None = None,
+    ) -> None:
+        """Queue a record."""
 
 
 class OtelHandler(logging.Handler):
@@ -57,8 +98,8 @@ class OtelHandler(logging.Handler):
         self._provider = provider
         self._lost = lost
         self._loggers: dict[str, OtelLogger] = {}
-        self.lines: Lines | None = None
-        """The short way, where the pipeline has one."""
+        self.fast: FastLogs | None = None
+        """The fast path, where the pipeline has one."""
 
     def createLock(self) -> None:  # noqa: N802 - the name in logging.Handler
         """No lock: emit() shares nothing, and a lock would be held while values are converted."""
@@ -80,11 +121,11 @@ class OtelHandler(logging.Handler):
             if nesting.depth > records.NESTED:  # a value's own __str__ logs the value
                 self._lost()
                 return
-            lines = self.lines
-            if lines is not None and lines.open():
+            fast = self.fast
+            if fast is not None and fast.open():
                 attributes, event = _facts(record)
-                lines.send(
-                    lines.logger(record.name),
+                fast.send(
+                    fast.logger(record.name),
                     int(record.created * 1e9),
                     record.levelno,
                     record.levelname,
@@ -168,8 +209,8 @@ def _was_expected() -> bool:
     return bool(frame.f_code.co_filename == file)
 
 
-short_way: "Lines | None" = None
-"""Of the pipeline of this process."""
+fast_path: FastLogs | None = None
+"""Of the pipeline of this process, where there is one (`telemetry._fast.logs`)."""
 
 
 class BoundLogger:
@@ -256,13 +297,14 @@ class BoundLogger:
 
         Of `fields`, exc_info, stack_info, stacklevel and extra mean what they mean in logging.
         """
-        lines = short_way
-        if lines is not None and not args:
+        fast = fast_path
+        if fast is not None and not args:
             try:
-                if lines.take(self._logger, level, event, self._fields, fields):
+                if fast.take(self._logger, level, event, self._fields, fields):
                     return
             except Exception as failure:
-                _diagnostics.say("lines", f"the long way was taken: {_values.text(failure)}")
+                text = f"a log call left the fast path: {_values.text(failure)}"
+                _diagnostics.say("fast path", text)
         nesting = records.nesting
         nesting.depth += 1
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
-from telemetry import _native, _values
+from telemetry import _attribute_loops, _native, _values
 from telemetry._context import scope
 from telemetry._values import Value
 
@@ -109,7 +109,7 @@ def fields(record: logging.LogRecord) -> dict[str, Value]:
             return plain
     result: dict[str, Value] = {}
     named, clean = scope.ATTRIBUTE, _values.clean
-    for source in (_native.fast_others(own, STANDARD), own.get(FIELDS)):
+    for source in (_attribute_loops.without_keys(own, STANDARD), own.get(FIELDS)):
         for key, value in source.items() if source else ():
             if len(result) >= _values.ITEMS - 32:
                 break

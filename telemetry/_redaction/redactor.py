@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from telemetry import _diagnostics
-from telemetry._native import fast_unsettled
+from telemetry._attribute_loops import values_to_redact
 from telemetry._redaction import pseudonyms
 from telemetry._redaction.policy import (
     CLEAN_TEXT,
@@ -206,7 +206,7 @@ class Redactor:
         own: dict[str, Any] = dict(given) if copied is None else copied()
         policy = self.policy
         keys, clean = policy.keys, policy.clean
-        names = fast_unsettled(own, policy.settled, clean, not policy.has_own)
+        names = values_to_redact(own, policy.settled, clean, not policy.has_own)
         if names is None:
             return given
         changed: dict[str, Any] | None = None

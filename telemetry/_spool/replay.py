@@ -3,7 +3,7 @@ Delivers what lies in the spool: this process's own spilled requests, and orphan
 
 One daemon thread per process, started with the first record. A second after that, and then every
 half minute, it looks for files that nobody owns; each second, for a while, when a process has just
-been killed. Own spilled files are tried as soon as their courier gets through again. Exactly one process has a file at a time (see `_spool`). Requests are
+been killed. Own spilled files are tried as soon as their queue gets through again. Exactly one process has a file at a time (see `_spool`). Requests are
 sent again with the bytes that they were first sent with, oldest first, each is marked in the file
 when it is delivered, and a file with nothing left to deliver is deleted.
 
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from telemetry import _diagnostics, _otel_context, _values
 from telemetry._export.drop_reasons import EXPORT_FAILED, SPOOL_EXPIRED, TOO_LARGE
-from telemetry._export.queue import Courier
+from telemetry._export.queue import ExportQueue
 from telemetry._export.result import Export, Outcome, Result
 from telemetry._spool import file as _spool
 from telemetry._spool.file import SpoolFile, Unit
@@ -41,7 +41,7 @@ class Replay:
 
     Args:
         spool: of this process.
-        couriers: signal -> who keeps the ledger of our own records, and knows whether one gets through.
+        queues: signal -> who keeps the ledger of our own records, and knows whether one gets through.
         makers: signal -> what makes an Export that can `send`.
         timeout_s: how long one request may take.
         max_age_s: what is older is dropped.
@@ -51,13 +51,13 @@ class Replay:
         self,
         spool: Spool,
         *,
-        couriers: dict[str, Courier],
+        queues: dict[str, ExportQueue],
         makers: dict[str, Callable[[], Export]],
         timeout_s: float,
         max_age_s: float,
     ) -> None:
         self._spool = spool
-        self._couriers = couriers
+        self._queues = queues
         self._makers = makers
         self._timeout_s = timeout_s
         self._max_age_s = max_age_s
@@ -150,7 +150,7 @@ class Replay:
     def _own(self) -> bool:
         """What we have spilled ourselves; False if it cannot be sent now."""
         while not self._closed:
-            if any(courier.away() for courier in self._couriers.values()):
+            if any(queue.away() for queue in self._queues.values()):
                 return True  # somebody else is trying already
             file = self._spool.retired()
             if file is None:
@@ -224,8 +224,8 @@ class Replay:
 
     def _count(self, unit: Unit, reason: str, lost: int, *, own: bool) -> None:
         lost = min(lost, unit.records)
-        if own and unit.signal in self._couriers:
-            self._couriers[unit.signal].recovered(unit.records - lost, lost, reason)
+        if own and unit.signal in self._queues:
+            self._queues[unit.signal].recovered(unit.records - lost, lost, reason)
             return
         ledger = self.adopted.setdefault(unit.signal, {"exported": 0, "dropped": {}})
         ledger["exported"] += unit.records - lost

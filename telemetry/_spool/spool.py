@@ -1,7 +1,7 @@
 """
-The spool of this process: where its couriers put what cannot be sent in time.
+The spool of this process: where its queues put what cannot be sent in time.
 
-Two files, made when the first record needs them. The *spill* takes whole requests from couriers that
+Two files, made when the first record needs them. The *spill* takes whole requests from queues that
 are too full or at their end; from then on they are the replay's to deliver (`_replay`). The *journal*
 is for write-through mode: it takes each record as it is emitted, and a mark as soon as it has been
 delivered, so that after a SIGKILL the next process finds exactly what was not.
@@ -63,7 +63,7 @@ class Spool:
         self._service = service
         self._max_bytes = max_bytes
         self._encode = encode
-        self._couriers: list[Shed] = []
+        self._queues: list[Shed] = []
         self._descriptors: list[SpoolFile] = []
         self._reset()
         _spools.add(self)
@@ -97,10 +97,10 @@ class Spool:
         return signal in self._encode
 
     def serve(self, shed: Shed) -> None:
-        """Call `shed` of a courier when it has asked for it by `wake`."""
-        self._couriers.append(shed)
+        """Call `shed` of a queue when it has asked for it by `wake`."""
+        self._queues.append(shed)
 
-    # --- the couriers' side: see telemetry._export.result.Keep ---
+    # --- the queues' side: see telemetry._export.result.SpoolProtocol ---
 
     def encode(self, signal: str, items: list[Any]) -> bytes:
         """Records as a request; may raise."""
@@ -126,7 +126,7 @@ class Spool:
             return False
 
     def note(self, signal: str, body: bytes) -> Place | None:
-        """Write one record that the courier goes on carrying."""
+        """Write one record that the queue goes on carrying."""
         self._check_pid()
         try:
             with self._lock:
@@ -189,7 +189,7 @@ class Spool:
         if self._pid != os.getpid():
             self.after_fork()
 
-    # --- spilling, in a thread of its own, while the courier's thread waits for the network ---
+    # --- spilling, in a thread of its own, while the queue's thread waits for the network ---
 
     def wake(self) -> None:
         """A queue is getting full: have it shed, in another thread."""
@@ -221,7 +221,7 @@ class Spool:
                     self._thread = None
                     return
                 self._pressed = False
-            for shed in self._couriers:
+            for shed in self._queues:
                 try:
                     shed()
                 except Exception as error:

@@ -24,6 +24,7 @@ from telemetry._context.block import Decorator
 from telemetry._context.recorded import already_recorded
 from telemetry._logs import logger as _logging
 from telemetry._traces import operation_metrics
+from telemetry._traces.guarded_span import guard
 from telemetry.attributes import ERROR_TYPE, EXECUTION_STATUS, EXECUTION_TIME_MS, OPERATION
 
 _HERE: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120 - compared with file names
@@ -59,10 +60,12 @@ class span(Decorator[trace.Span]):  # noqa: N801 - used like a function
             named = {
                 scope.ATTRIBUTE.get(key, key): value for key, value in self._attributes.items()
             }
-            started = trace.get_tracer("telemetry").start_span(
-                _values.text(self._name, _values.ID_TEXT),
-                kind=self._kind,
-                attributes=_values.fields(named),
+            started = guard(
+                trace.get_tracer("telemetry").start_span(
+                    _values.text(self._name, _values.ID_TEXT),
+                    kind=self._kind,
+                    attributes=_values.fields(named),
+                )
             )
             self._running.append((started, attach(trace.set_span_in_context(started))))
             return started

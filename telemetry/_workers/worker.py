@@ -205,7 +205,7 @@ class WorkerState:
 
     def _say(self, text: str, fields: dict[str, Any]) -> bool:
         """Whether the fast path took the statistics: they come at every hundredth order."""
-        lines, frame = _logging.short_way, sys._getframe(1)  # noqa: SLF001 - as logging does
+        lines, frame = _logging.fast_path, sys._getframe(1)  # noqa: SLF001 - as logging does
         if lines is None:
             return False
         place = (frame.f_code.co_filename, frame.f_code.co_name, frame.f_lineno)

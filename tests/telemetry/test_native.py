@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry import _native, _values
+from telemetry import _attribute_loops, _native, _values
 from telemetry._context import ids as _random
 from telemetry._logs import record as records
 
@@ -39,9 +39,9 @@ needs_core = pytest.mark.skipif(
 @given(mappings, st.dictionaries(names, st.booleans()), st.sets(texts), st.booleans())
 def test_what_redaction_has_to_look_at(mapping, actions, clean, dull):
     """The same names in the same order."""
-    assert _native.core.unsettled(mapping, actions, clean, dull) == _native.unsettled(
+    assert _native.core.values_to_redact(
         mapping, actions, clean, dull
-    )
+    ) == _attribute_loops.python_values_to_redact(mapping, actions, clean, dull)
 
 
 @needs_core
@@ -50,8 +50,10 @@ def test_every_sign_in_a_short_text_and_in_an_id():
     for code in (*range(256), 0x20AC, 0xD800):
         for text in (chr(code), f"abc{chr(code)}", "abcdef0123456789"[:-1] + chr(code)):
             mapping = {"n": text}
-            compiled = _native.core.unsettled(mapping, {"n": False}, set(), True)
-            assert compiled == _native.unsettled(mapping, {"n": False}, set(), True), (code, text)
+            compiled = _native.core.values_to_redact(mapping, {"n": False}, set(), True)
+            assert compiled == _attribute_loops.python_values_to_redact(
+                mapping, {"n": False}, set(), True
+            ), (code, text)
 
 
 @needs_core
@@ -68,8 +70,8 @@ def test_weights(mapping):
 
         return weigh
 
-    compiled = _native.core.weigh(mapping, weigher(seen[0]))
-    assert compiled == _native.weigh(mapping, weigher(seen[1]))
+    compiled = _native.core.estimated_bytes(mapping, weigher(seen[0]))
+    assert compiled == _attribute_loops.python_estimated_bytes(mapping, weigher(seen[1]))
     assert seen[0] == seen[1]
 
 
@@ -78,19 +80,29 @@ def test_weights(mapping):
 @given(mappings, st.frozensets(names))
 def test_the_others(mapping, known):
     """The same pairs in the same order."""
-    assert _native.core.others(mapping, known) == _native.others(mapping, known)
-    assert list(_native.core.others(mapping, known) or ()) == [n for n in mapping if n not in known]
+    assert _native.core.without_keys(mapping, known) == _attribute_loops.python_without_keys(
+        mapping, known
+    )
+    assert list(_native.core.without_keys(mapping, known) or ()) == [
+        n for n in mapping if n not in known
+    ]
 
 
 def test_what_is_known_needs_no_look():
     """Each way to be settled, and each way not to be."""
     actions = {"skip": True, "scan": False}
     settled = {"skip": "x@y.example", "scan": "ORDER-12345"}
-    assert _native.fast_unsettled(settled, actions, set(), True) is None
-    assert _native.fast_unsettled({"scan": 1.5}, actions, set(), False) is None
-    assert _native.fast_unsettled({"scan": "seen"}, actions, {"seen"}, False) is None
-    assert _native.fast_unsettled({"scan": "0af7651916cd43dd"}, actions, set(), True) is None
-    assert _native.fast_unsettled({"scan": {"scan": 1, "skip": "x"}}, actions, set(), True) is None
+    assert _attribute_loops.values_to_redact(settled, actions, set(), True) is None
+    assert _attribute_loops.values_to_redact({"scan": 1.5}, actions, set(), False) is None
+    assert _attribute_loops.values_to_redact({"scan": "seen"}, actions, {"seen"}, False) is None
+    assert (
+        _attribute_loops.values_to_redact({"scan": "0af7651916cd43dd"}, actions, set(), True)
+        is None
+    )
+    assert (
+        _attribute_loops.values_to_redact({"scan": {"scan": 1, "skip": "x"}}, actions, set(), True)
+        is None
+    )
     nested = ({"scan": "x@y.example"}, {"scan": "a", "value": 1}, {"new": 1})
     for open_value in (
         *nested,
@@ -102,9 +114,13 @@ def test_what_is_known_needs_no_look():
         b"a",
         "\ud800",
     ):
-        assert _native.fast_unsettled({"scan": open_value}, actions, set(), True) == ["scan"]
-    assert _native.fast_unsettled({"scan": "ORDER-12345"}, actions, set(), False) == ["scan"]
-    assert _native.fast_unsettled({"new": 1, "skip": 2}, actions, set(), True) == ["new"]
+        assert _attribute_loops.values_to_redact({"scan": open_value}, actions, set(), True) == [
+            "scan"
+        ]
+    assert _attribute_loops.values_to_redact({"scan": "ORDER-12345"}, actions, set(), False) == [
+        "scan"
+    ]
+    assert _attribute_loops.values_to_redact({"new": 1, "skip": 2}, actions, set(), True) == ["new"]
 
 
 @needs_core
@@ -112,17 +128,17 @@ def test_what_is_known_needs_no_look():
 def test_a_wrong_call_is_an_error(bad):
     """The compiled loops check what they are given."""
     with pytest.raises(TypeError):
-        _native.core.weigh(bad, len)
+        _native.core.estimated_bytes(bad, len)
     with pytest.raises(TypeError):
         _native.core.attributes(bad, 1, len)
     with pytest.raises(TypeError):
-        _native.core.unsettled(bad, {}, set(), True)
+        _native.core.values_to_redact(bad, {}, set(), True)
     with pytest.raises(TypeError):
-        _native.core.unsettled({}, {}, bad, True)
+        _native.core.values_to_redact({}, {}, bad, True)
     with pytest.raises(TypeError):
-        _native.core.others(bad, frozenset())
+        _native.core.without_keys(bad, frozenset())
     with pytest.raises(TypeError):
-        _native.core.others({}, bad)
+        _native.core.without_keys({}, bad)
     with pytest.raises(TypeError):
         _native.core.lines((bad,), len, len, len)
     with pytest.raises(TypeError):
@@ -156,7 +172,7 @@ def test_an_error_in_a_callback_comes_through():
     with pytest.raises(LookupError):
         _native.core.attributes({"a": {1}}, 1, fail)
     with pytest.raises(LookupError):
-        _native.core.weigh({"a": []}, fail)
+        _native.core.estimated_bytes({"a": []}, fail)
 
 
 @needs_core
@@ -164,20 +180,23 @@ def test_an_error_in_a_callback_comes_through():
 @given(mappings | values)
 def test_what_is_plain(mapping):
     """The same answer; nothing that needs cleaning is plain."""
-    found = _native.core.plain(mapping)
-    assert found == _native.plain(mapping)
+    found = _native.core.needs_no_cleaning(mapping)
+    assert found == _attribute_loops.python_needs_no_cleaning(mapping)
     if found:
         assert _values.fields(mapping) == mapping
 
 
 @needs_core
-@pytest.mark.parametrize("look", [_native.plain, getattr(_native.core, "plain", None)])
+@pytest.mark.parametrize(
+    "look",
+    [_attribute_loops.python_needs_no_cleaning, getattr(_native.core, "needs_no_cleaning", None)],
+)
 def test_how_much_is_plain(look):
     """128 pairs, texts of 1,024 signs, numbers of 64 bits; a None is told apart."""
     usual = {"n": 1, "f": 1.5, "b": True, "s": "x" * 1024, "low": -(2**63)}
-    assert look(usual) == _native.PLAIN
+    assert look(usual) == _attribute_loops.PLAIN
     assert look(usual | {"none": None}) == 1
-    assert look({f"k{n}": n for n in range(128)}) == _native.PLAIN
+    assert look({f"k{n}": n for n in range(128)}) == _attribute_loops.PLAIN
     assert look({f"k{n}": n for n in range(129)}) == 0
     others = (
         {"s": "x" * 1025},
@@ -319,7 +338,7 @@ def test_a_collector_of_garbage_that_changes_what_is_copied():
             del cycle
             copy = _native.core.copied(given)
             assert copy is None or set(copy) == set(given)
-            _native.core.weigh(given, len)
+            _native.core.estimated_bytes(given, len)
             _native.core.fields(given, frozenset(), {})
     finally:
         gc.set_threshold(*before)
@@ -340,9 +359,9 @@ def test_the_process_is_known_without_asking():
         os.close(end)
 
 
-@pytest.mark.parametrize("bits", [_random._bits, _random.bits], ids=["python", "best"])
-def test_random_bits(bits):
+def test_random_bits():
     """As many as are asked for, all of them used, never twice, and others in a forked child."""
+    bits = _random.bits
     for count in (64, 128):
         found = [bits(count) for _ in range(2000)]
         assert len(set(found)) == 2000
@@ -361,13 +380,3 @@ def test_random_bits(bits):
     assert not set(theirs) & {bits(64) for _ in range(100)}
     for end in (read, write):
         os.close(end)
-
-
-@needs_core
-def test_other_numbers_of_random_bits():
-    """The native core makes ids only."""
-    for other in (0, 63, 256, -1):
-        with pytest.raises(ValueError, match="64 or 128"):
-            _native.core.random_bits(other)
-    with pytest.raises(TypeError):
-        _native.core.random_bits("64")

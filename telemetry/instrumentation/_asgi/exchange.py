@@ -318,7 +318,7 @@ class Exchange:
         file = getattr(code, "co_filename", __file__)
         line = getattr(code, "co_firstlineno", 0)
         name = getattr(endpoint, "__name__", None) or type(endpoint).__name__ if endpoint else "-"
-        lines = logger.short_way
+        lines = logger.fast_path
         if lines is not None and lines.say(_access, level, body, fields, (file, name, line)):
             return
         record = _access.makeRecord(ACCESS, level, file, line, body, (), None, name)

@@ -73,8 +73,8 @@ def hurry() -> None:
     if within == 0.0:
         _hurried = now
     for signal in ("logs", "traces"):
-        if signal in pipeline.couriers:
-            pipeline.couriers[signal].nudge(within)
+        if signal in pipeline.queues:
+            pipeline.queues[signal].nudge(within)
 
 
 def inherit() -> None:

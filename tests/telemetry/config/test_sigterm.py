@@ -183,7 +183,7 @@ def test_a_lock_that_is_never_let_go_does_not_keep_the_process(program, receiver
     from telemetry._config import configure
     emit(1)
     telemetry.flush()
-    lock, held = configure.pipeline().couriers["logs"]._lock, threading.Event()
+    lock, held = configure.pipeline().queues["logs"]._lock, threading.Event()
     threading.Thread(target=lambda: (lock.acquire(), held.set(), time.sleep(300)), daemon=True).start()
     held.wait()
     print("held", flush=True)

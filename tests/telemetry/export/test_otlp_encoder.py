@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 )
 
 from telemetry import _native
-from telemetry._export.otlp_encoder import ATTRIBUTES, Wire
+from telemetry._export.otlp_encoder import ATTRIBUTES, OtlpEncoder
 
 INT64 = 2**63
 CORES = list(dict.fromkeys([_native.core, None]))
@@ -120,7 +120,7 @@ def grouped(message):
 @given(batch=st.lists(spans, max_size=3))
 def test_spans(core, batch):
     """Any spans give the message that OpenTelemetry's encoder gives; also when bytes are remembered."""
-    wire = Wire(core)
+    wire = OtlpEncoder(core)
     for _ in range(2):
         ours = ExportTraceServiceRequest.FromString(wire.spans(batch))
         assert grouped(ours) == grouped(encode_spans(batch))
@@ -131,7 +131,7 @@ def test_spans(core, batch):
 @given(batch=st.lists(logs(), max_size=3))
 def test_logs(core, batch):
     """Any log records give the message that OpenTelemetry's encoder gives."""
-    wire = Wire(core)
+    wire = OtlpEncoder(core)
     for _ in range(2):
         ours = ExportLogsServiceRequest.FromString(wire.logs(batch))
         assert grouped(ours) == grouped(encode_logs(batch))
@@ -143,7 +143,7 @@ def log(**given):
 
 
 def first(core, batch):
-    message = ExportLogsServiceRequest.FromString(Wire(core).logs(batch))
+    message = ExportLogsServiceRequest.FromString(OtlpEncoder(core).logs(batch))
     return message.resource_logs[0].scope_logs[0].log_records[0]
 
 
@@ -174,7 +174,7 @@ def test_a_value_of_another_kind_is_left_out_alone(core):
 
 def test_what_is_remembered_is_bounded_and_right():
     """More different texts than the tables hold are encoded as they are."""
-    wire = Wire(None)
+    wire = OtlpEncoder(None)
     for number in range(ATTRIBUTES + 10):
         given = {"order": f"o-{number}"}
         message = ExportLogsServiceRequest.FromString(wire.logs([log(attributes=given)]))
@@ -186,7 +186,7 @@ def test_what_is_remembered_is_bounded_and_right():
 @pytest.mark.parametrize("value", [True, 1, 1.0, "1"])
 def test_equal_values_of_different_kinds_stay_apart(core, value):
     """True, 1 and 1.0 are equal in Python and different in OTLP, in any order."""
-    wire = Wire(core)
+    wire = OtlpEncoder(core)
     for sent in (True, 1, 1.0, "1", value):
         message = ExportLogsServiceRequest.FromString(wire.logs([log(attributes={"k": sent})]))
         (pair,) = message.resource_logs[0].scope_logs[0].log_records[0].attributes

@@ -176,7 +176,7 @@ def test_something_that_does_not_speak_http():
 
 
 def test_a_record_that_cannot_be_encoded(receiver):
-    """A span that was made without a context has no ids: the courier is told to look for it."""
+    """A span that was made without a context has no ids: the queue is told to look for it."""
     export = client(receiver.url)
     outcome = export([span(), ReadableSpan("without ids")], soon())
     assert outcome.result is Result.UNREADABLE

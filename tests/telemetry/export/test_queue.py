@@ -1,4 +1,4 @@
-"""The courier: every record ends in one column of the ledger, and nobody waits for the network."""
+"""The queue: every record ends in one column of the ledger, and nobody waits for the network."""
 
 import ast
 import ctypes
@@ -9,21 +9,10 @@ import time
 
 import pytest
 
-from telemetry._export import buffer
-from telemetry._export.metrics import MetricsCourier
-from telemetry._export.queue import Courier, Outcome, Result
+from telemetry._export.metrics import PeriodicMetrics
+from telemetry._export.queue import ExportQueue, Outcome, Result
 
 FAR = 60.0
-
-
-@pytest.fixture(autouse=True, params=["native", "python"])
-def way(request, monkeypatch):
-    """Each test, with the native intake and with its twin."""
-    if request.param == "python":
-        monkeypatch.setattr(buffer, "NATIVE", None)
-    elif buffer.NATIVE is None:
-        pytest.skip("no native core: no compiler, or OTELIER_PURE_PYTHON=1")
-    return request.param
 
 
 def soon(seconds=FAR):
@@ -58,64 +47,64 @@ class Sink:
         self.closed.set()
 
 
-def courier_to(sink, **options):
-    return Courier("logs", lambda: sink, **options)
+def queue_to(sink, **options):
+    return ExportQueue("logs", lambda: sink, **options)
 
 
-def end(courier):
-    courier.close_soon(soon())
-    courier.close()
+def end(queue):
+    queue.close_soon(soon())
+    queue.close()
 
 
 def test_no_thread_before_the_first_record():
-    """A courier that has nothing to carry costs nothing."""
+    """A queue that has nothing to carry costs nothing."""
     before = set(threading.enumerate())
-    courier = courier_to(Sink())
-    assert courier.flush(soon())
+    queue = queue_to(Sink())
+    assert queue.flush(soon())
     assert set(threading.enumerate()) == before
-    courier.put("a", 1)
+    queue.put("a", 1)
     assert {thread.name for thread in set(threading.enumerate()) - before} == {"otelier-logs"}
-    end(courier)
+    end(queue)
 
 
 def test_records_arrive_in_order_and_in_batches():
     """Batches are as large as configured, and the ledger adds up."""
     sink = Sink()
-    courier = courier_to(sink, batch_size=4, delay_s=FAR)
+    queue = queue_to(sink, batch_size=4, delay_s=FAR)
     for number in range(10):
-        courier.put(number, 1)
-    assert courier.flush(soon())
+        queue.put(number, 1)
+    assert queue.flush(soon())
     assert [item for batch in sink.batches for item in batch] == list(range(10))
     assert max(map(len, sink.batches)) <= 4
-    end(courier)
-    assert courier.report() == {"produced": 10, "exported": 10, "pending": 0, "dropped": {}}
+    end(queue)
+    assert queue.report() == {"produced": 10, "exported": 10, "pending": 0, "dropped": {}}
     assert sink.closed.wait(FAR)
 
 
 def test_batches_are_bounded_in_bytes():
     """Large records go in smaller batches: about 1 MiB a request."""
     sink = Sink()
-    courier = courier_to(sink, delay_s=FAR)
+    queue = queue_to(sink, delay_s=FAR)
     for number in range(6):
-        courier.put(number, 400_000)
-    assert courier.flush(soon())
+        queue.put(number, 400_000)
+    assert queue.flush(soon())
     assert max(map(len, sink.batches)) == 2
-    end(courier)
+    end(queue)
 
 
 def test_the_application_does_not_wait_for_a_held_exporter():
     """Emitting goes on while the exporter hangs: the work ends before it is released (R1, G02)."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, delay_s=0.001)
-    courier.put("first", 1)
+    queue = queue_to(sink, delay_s=0.001)
+    queue.put("first", 1)
     assert sink.called.wait(FAR)
     for number in range(5000):
-        courier.put(number, 1)
+        queue.put(number, 1)
     assert sink.batches == []
     sink.gate.set()
-    end(courier)
-    report = courier.report()
+    end(queue)
+    report = queue.report()
     assert report["produced"] == 5001
     assert report["exported"] + report["dropped"]["queue_full"] == 5001
     assert sink.batches[0] == ["first"]
@@ -125,21 +114,21 @@ def test_a_full_queue_drops_the_newest_and_keeps_room_for_errors():
     """Of 16 places two are for errors; what does not fit is counted as queue_full."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, queue_size=16, batch_size=1, delay_s=0.001)
-    courier.put("held", 1)
+    queue = queue_to(sink, queue_size=16, batch_size=1, delay_s=0.001)
+    queue.put("held", 1)
     assert sink.called.wait(FAR)
     for number in range(20):
-        courier.put(number, 1)
+        queue.put(number, 1)
     for number in range(4):
-        courier.put(f"error {number}", 1, important=True)
-    assert courier.report() == {
+        queue.put(f"error {number}", 1, important=True)
+    assert queue.report() == {
         "produced": 25,
         "exported": 0,
         "pending": 16,
         "dropped": {"queue_full": 9},
     }
     sink.gate.set()
-    end(courier)
+    end(queue)
     arrived = [item for batch in sink.batches for item in batch]
     assert arrived == ["held", *range(13), "error 0", "error 1"]
 
@@ -148,19 +137,19 @@ def test_a_full_queue_is_full_by_bytes_too():
     """The budget in bytes holds whatever the number of records is (G03)."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, queue_bytes=800_000, delay_s=FAR)
+    queue = queue_to(sink, queue_bytes=800_000, delay_s=FAR)
     for number in range(10):
-        courier.put(number, 100_000)
-    courier.put("error", 100_000, important=True)
-    courier.put("huge", 2_000_000)
-    assert courier.report() == {
+        queue.put(number, 100_000)
+    queue.put("error", 100_000, important=True)
+    queue.put("huge", 2_000_000)
+    assert queue.report() == {
         "produced": 12,
         "exported": 0,
         "pending": 8,
         "dropped": {"queue_full": 3, "too_large": 1},
     }
     sink.gate.set()
-    end(courier)
+    end(queue)
 
 
 def test_an_outage_is_waited_out():
@@ -168,48 +157,48 @@ def test_an_outage_is_waited_out():
     away = Outcome(Result.UNREACHABLE, "refused")
     busy = Outcome(Result.RETRY, "503", 0.01)
     sink = Sink(away, busy)
-    courier = courier_to(sink, delay_s=0.001)
-    courier.put("a", 1)
-    while not courier.flush(soon()):
+    queue = queue_to(sink, delay_s=0.001)
+    queue.put("a", 1)
+    while not queue.flush(soon()):
         pass
-    end(courier)
+    end(queue)
     assert sink.batches == [["a"]]
-    assert courier.report() == {"produced": 1, "exported": 1, "pending": 0, "dropped": {}}
+    assert queue.report() == {"produced": 1, "exported": 1, "pending": 0, "dropped": {}}
 
 
 def test_flush_says_no_after_one_failed_try():
     """A flush does not wait out its time when nobody answers, and loses nothing."""
     sink = Sink(*[Outcome(Result.UNREACHABLE, "refused")] * 2)
-    courier = courier_to(sink, delay_s=FAR)
-    courier.put("a", 1)
-    assert courier.flush(soon()) is False
-    assert courier.report()["pending"] == 1
-    assert courier.flush(soon()) is False
-    assert courier.flush(soon()) is True
-    end(courier)
+    queue = queue_to(sink, delay_s=FAR)
+    queue.put("a", 1)
+    assert queue.flush(soon()) is False
+    assert queue.report()["pending"] == 1
+    assert queue.flush(soon()) is False
+    assert queue.flush(soon()) is True
+    end(queue)
 
 
 def test_flush_is_bounded_while_the_exporter_hangs():
     """flush(0) returns at once, with the exporter still held (G06)."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, delay_s=0.001)
-    courier.put("a", 1)
+    queue = queue_to(sink, delay_s=0.001)
+    queue.put("a", 1)
     assert sink.called.wait(FAR)
-    assert courier.flush(soon(0.0)) is False
+    assert queue.flush(soon(0.0)) is False
     sink.gate.set()
-    end(courier)
+    end(queue)
 
 
 def test_what_the_collector_refuses_is_counted_once():
     """A permanent refusal drops the batch, a partial success the rejected part."""
     sink = Sink(Outcome(Result.REFUSED, "400"), Outcome(Result.DELIVERED, rejected=2))
-    courier = courier_to(sink, batch_size=3, delay_s=FAR)
+    queue = queue_to(sink, batch_size=3, delay_s=FAR)
     for number in range(6):
-        courier.put(number, 1)
-    courier.flush(soon())
-    end(courier)
-    assert courier.report() == {
+        queue.put(number, 1)
+    queue.flush(soon())
+    end(queue)
+    assert queue.report() == {
         "produced": 6,
         "exported": 1,
         "pending": 0,
@@ -228,51 +217,51 @@ def test_one_bad_record_does_not_take_its_neighbours_along(result, reason):
         return Outcome(result if "bad" in batch else Result.DELIVERED)
 
     sink = Sink(*[answer] * 20)
-    courier = courier_to(sink, delay_s=FAR)
+    queue = queue_to(sink, delay_s=FAR)
     for item in [*range(5), "bad", *range(5, 8)]:
-        courier.put(item, 1)
-    courier.flush(soon())
-    end(courier)
+        queue.put(item, 1)
+    queue.flush(soon())
+    end(queue)
     assert [item for batch in sink.batches for item in batch] == list(range(8))
-    assert courier.report()["dropped"] == {reason: 1}
+    assert queue.report()["dropped"] == {reason: 1}
 
 
 def test_shutdown_counts_what_did_not_make_it():
     """At the deadline queue and flight are lost to `shutdown`, and so is what comes later (G05)."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, batch_size=2, delay_s=0.001)
+    queue = queue_to(sink, batch_size=2, delay_s=0.001)
     for number in range(5):
-        courier.put(number, 1)
+        queue.put(number, 1)
     assert sink.called.wait(FAR)
-    courier.close_soon(soon(0.0))
-    courier.close()
-    courier.put("late", 1)
+    queue.close_soon(soon(0.0))
+    queue.close()
+    queue.put("late", 1)
     expected = {"produced": 6, "exported": 0, "pending": 0, "dropped": {"shutdown": 6}}
-    assert courier.report() == expected
+    assert queue.report() == expected
     sink.gate.set()
     assert sink.closed.wait(FAR)
-    assert courier.report() == expected
-    courier.close()
+    assert queue.report() == expected
+    queue.close()
 
 
 def test_shutdown_gives_up_at_once_when_nobody_listens():
     """A refused connection at exit is not tried again: the exit does not use its budget up."""
     sink = Sink(*[Outcome(Result.UNREACHABLE, "refused")] * 3)
-    courier = courier_to(sink, delay_s=FAR, batch_size=1)
-    courier.put("a", 1)
-    courier.put("b", 1)
-    end(courier)
-    assert courier.report()["dropped"] == {"export_failed": 2}
+    queue = queue_to(sink, delay_s=FAR, batch_size=1)
+    queue.put("a", 1)
+    queue.put("b", 1)
+    end(queue)
+    assert queue.report()["dropped"] == {"export_failed": 2}
 
 
 def test_shutdown_tries_again_when_the_collector_is_only_busy():
     """A 503 at exit is tried again within the budget."""
     sink = Sink(Outcome(Result.RETRY, "503", 0.01))
-    courier = courier_to(sink, delay_s=FAR)
-    courier.put("a", 1)
-    end(courier)
-    assert courier.report() == {"produced": 1, "exported": 1, "pending": 0, "dropped": {}}
+    queue = queue_to(sink, delay_s=FAR)
+    queue.put("a", 1)
+    end(queue)
+    assert queue.report() == {"produced": 1, "exported": 1, "pending": 0, "dropped": {}}
 
 
 def test_an_export_that_cannot_be_made_is_counted():
@@ -281,43 +270,43 @@ def test_an_export_that_cannot_be_made_is_counted():
     def broken():
         raise RuntimeError("no TLS")
 
-    courier = Courier("logs", broken, delay_s=0.001)
-    courier.put("a", 1)
-    assert courier.flush(soon()) is False
-    courier.put("b", 1)
-    end(courier)
-    assert courier.report()["dropped"] == {"export_failed": 1, "shutdown": 1}
+    queue = ExportQueue("logs", broken, delay_s=0.001)
+    queue.put("a", 1)
+    assert queue.flush(soon()) is False
+    queue.put("b", 1)
+    end(queue)
+    assert queue.report()["dropped"] == {"export_failed": 1, "shutdown": 1}
 
 
 def test_a_signal_handler_may_emit_while_its_thread_emits():
     """The lock is re-entrant: a handler that logs in the middle of a put does not hang."""
     sink = Sink()
-    courier = courier_to(sink, delay_s=0.001)
+    queue = queue_to(sink, delay_s=0.001)
 
     class Item:
         def __del__(self):
-            courier.put("from the finalizer", 1)
+            queue.put("from the finalizer", 1)
 
-    with courier._lock:  # the state that a signal handler would interrupt
-        courier.put(Item(), 1)
-        courier.put("nested", 1)
-    end(courier)
-    assert courier.report()["produced"] >= 2
+    with queue._lock:  # the state that a signal handler would interrupt
+        queue.put(Item(), 1)
+        queue.put("nested", 1)
+    end(queue)
+    assert queue.report()["produced"] >= 2
 
 
 def test_threads_that_put_while_others_look():
     """Whoever puts, takes and looks at once: the ledger adds up at each moment (R1)."""
     sink = Sink()
-    courier = courier_to(sink, queue_size=100_000, delay_s=0.001, batch_size=50)
+    queue = queue_to(sink, queue_size=100_000, delay_s=0.001, batch_size=50)
     looks, going = [], threading.Event()
 
     def put(thread):
         for number in range(4000):
-            courier.put((thread, number), 1, important=number % 7 == 0)
+            queue.put((thread, number), 1, important=number % 7 == 0)
 
     def look():
         while not going.is_set():
-            ledger = courier.report()
+            ledger = queue.report()
             looks.append(
                 ledger["produced"]
                 - ledger["exported"]
@@ -334,35 +323,35 @@ def test_threads_that_put_while_others_look():
             thread.start()
         for thread in threads:
             thread.join()
-        assert courier.flush(soon())
+        assert queue.flush(soon())
         going.set()
         watcher.join()
     finally:
         sys.setswitchinterval(before)
-    end(courier)
+    end(queue)
     assert set(looks) == {0}
     arrived = [item for batch in sink.batches for item in batch]
     assert sorted(arrived) == [(thread, number) for thread in range(4) for number in range(4000)]
     for thread in range(4):
         assert [number for by, number in arrived if by == thread] == list(range(4000))
-    assert (courier.oldest_s(), courier.report()["exported"]) == (0.0, 16_000)
+    assert (queue.oldest_s(), queue.report()["exported"]) == (0.0, 16_000)
 
 
 def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch):
     """Out of threads for a while: what waits goes with the next record that finds one."""
     sink = Sink()
-    courier = courier_to(sink, delay_s=0.001)
+    queue = queue_to(sink, delay_s=0.001)
     start = threading.Thread.start
 
     def refuse(_):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    courier.put("a", 1)
-    courier.put("b", 1)
+    queue.put("a", 1)
+    queue.put("b", 1)
     monkeypatch.setattr(threading.Thread, "start", start)
-    courier.put("c", 1)
-    end(courier)
+    queue.put("c", 1)
+    end(queue)
     assert [item for batch in sink.batches for item in batch] == ["a", "b", "c"]
 
 
@@ -370,30 +359,30 @@ def test_the_age_of_the_oldest_record():
     """Nothing is old when nothing waits; else it is the first one's age (R8)."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, delay_s=0.001)
-    assert courier.oldest_s() == 0.0
-    courier.put("a", 1)
+    queue = queue_to(sink, delay_s=0.001)
+    assert queue.oldest_s() == 0.0
+    queue.put("a", 1)
     assert sink.called.wait(FAR)
     time.sleep(0.05)
-    courier.put("b", 1)
-    assert courier.oldest_s() >= 0.05
+    queue.put("b", 1)
+    assert queue.oldest_s() >= 0.05
     sink.gate.set()
-    end(courier)
-    assert courier.oldest_s() == 0.0
+    end(queue)
+    assert queue.oldest_s() == 0.0
 
 
 def test_a_record_right_after_a_delivery_has_an_age():
     """Arrivals are noted 10 ms apart, and at once when nothing is here."""
     sink = Sink()
-    courier = courier_to(sink, delay_s=0.001)
-    courier.put("a", 1)
-    assert courier.flush(soon())
+    queue = queue_to(sink, delay_s=0.001)
+    queue.put("a", 1)
+    assert queue.flush(soon())
     sink.gate.clear()
-    courier.put("b", 1)
+    queue.put("b", 1)
     time.sleep(0.02)
-    assert courier.oldest_s() >= 0.02
+    assert queue.oldest_s() >= 0.02
     sink.gate.set()
-    end(courier)
+    end(queue)
 
 
 def test_a_record_that_comes_while_another_is_settled_has_an_age():
@@ -401,85 +390,49 @@ def test_a_record_that_comes_while_another_is_settled_has_an_age():
     release = threading.Event()
     sink = Sink(Outcome(Result.DELIVERED), lambda _: release.wait() and Outcome(Result.DELIVERED))
     sink.gate.clear()
-    courier = courier_to(sink, delay_s=0.001, batch_size=1)
-    courier.put("a", 1)
+    queue = queue_to(sink, delay_s=0.001, batch_size=1)
+    queue.put("a", 1)
     assert sink.called.wait(FAR)
-    courier.put("b", 1)
-    courier._intake.arrivals.clear()
+    queue.put("b", 1)
+    queue._buffer.arrivals.clear()
     sink.gate.set()
-    while courier.report()["exported"] == 0:
+    while queue.report()["exported"] == 0:
         time.sleep(0.001)
     time.sleep(0.02)
-    assert courier.oldest_s() >= 0.02
+    assert queue.oldest_s() >= 0.02
     release.set()
-    end(courier)
+    end(queue)
 
 
 def test_a_fork_that_runs_no_hooks():
     """A server such as uWSGI forks like this: the child's first record finds out, and begins anew (G07)."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, delay_s=0.001)
-    courier.put("parent", 1)
+    queue = queue_to(sink, delay_s=0.001)
+    queue.put("parent", 1)
     assert sink.called.wait(FAR)
     reading, writing = os.pipe()
     child = ctypes.PyDLL(None).fork()  # with the GIL, and without a word to Python
     if child == 0:
-        courier.put("child", 1)
-        os.write(writing, repr(courier.report()).encode())
+        queue.put("child", 1)
+        os.write(writing, repr(queue.report()).encode())
         os._exit(0)
     os.waitpid(child, 0)
     report = ast.literal_eval(os.read(reading, 10_000).decode())
     os.close(reading)
     os.close(writing)
     sink.gate.set()
-    end(courier)
+    end(queue)
     assert report == {"produced": 2, "exported": 0, "pending": 1, "dropped": {"fork_discard": 1}}
     assert sink.batches == [["parent"]]
-
-
-def test_the_native_intake_takes_the_usual_itself(way):
-    """A record that has room costs no call of Python; the others are asked about (O7)."""
-    if way == "python":
-        return
-    asked, told = [], []
-    intake = buffer.NATIVE(lambda *record: asked.append(record), told.append, 3, 5, 100, 50)
-    intake.running = True
-    for number in range(4):
-        intake.put(number, 10)
-    intake.put("important", 10, important=True)
-    intake.put("no place", 1)
-    intake.settle(1, 10)
-    intake.put("no byte", 61)
-    intake.put("too large", 51)
-    intake.put("odd", -1)
-    intake.closing = True
-    intake.put("late", 1)
-    assert [item for item, _ in intake.queue] == [0, 1, 2, 3, "important"]
-    assert told == [1, 3]  # the first, and a full batch
-    assert asked == [
-        ("no place", 1, False),
-        ("no byte", 61, False),
-        ("too large", 51, False),
-        ("odd", -1, False),
-        ("late", 1, False),
-    ]
-    assert (intake.counts(), intake.items, intake.bytes, intake.asked) == ((5, 4), 4, 40, 5)
-    for wrong in ((), (1,), (1, 2, 3)):
-        with pytest.raises(TypeError, match="put takes"):
-            intake.put(*wrong)
-    with pytest.raises(TypeError):
-        intake.put(1, 2, weight=3)
-    with pytest.raises(TypeError):
-        intake.put(1, "2")
 
 
 def test_a_forked_child_starts_empty_and_the_parent_keeps_its_own():
     """The child sends its own records only, in a thread of its own; nothing arrives twice (G07)."""
     sink = Sink()
     sink.gate.clear()
-    courier = courier_to(sink, delay_s=0.001)
-    courier.put("parent", 1)
+    queue = queue_to(sink, delay_s=0.001)
+    queue.put("parent", 1)
     assert sink.called.wait(FAR)
     reading, writing = os.pipe()
     child = os.fork()
@@ -487,11 +440,11 @@ def test_a_forked_child_starts_empty_and_the_parent_keeps_its_own():
         status = 1
         try:
             own = Sink()
-            courier._make_export = lambda: own  # the parent's sink is held for ever in the child
-            inherited = courier.report()
-            courier.put("child", 1)
-            end(courier)
-            text = repr((inherited, own.batches, courier.report()))
+            queue._make_export = lambda: own  # the parent's sink is held for ever in the child
+            inherited = queue.report()
+            queue.put("child", 1)
+            end(queue)
+            text = repr((inherited, own.batches, queue.report()))
             os.write(writing, text.encode())
             status = 0
         finally:
@@ -505,13 +458,13 @@ def test_a_forked_child_starts_empty_and_the_parent_keeps_its_own():
     assert batches == [["child"]]
     assert report == {"produced": 2, "exported": 1, "pending": 0, "dropped": fork_discard}
     sink.gate.set()
-    end(courier)
+    end(queue)
     assert sink.batches == [["parent"]]
-    assert courier.report() == {"produced": 1, "exported": 1, "pending": 0, "dropped": {}}
+    assert queue.report() == {"produced": 1, "exported": 1, "pending": 0, "dropped": {}}
 
 
 def metrics_to(sink, states, interval_s=FAR):
-    return MetricsCourier(
+    return PeriodicMetrics(
         lambda: sink,
         collect=lambda: states.pop(0) if states else None,
         interval_s=interval_s,
@@ -522,34 +475,34 @@ def metrics_to(sink, states, interval_s=FAR):
 def test_metrics_are_collected_at_flush_and_at_the_end():
     """A flush sends the state of now, and so does the end; points are counted."""
     sink = Sink()
-    courier = metrics_to(sink, [("one", 3), ("two", 4)])
-    courier.start()
-    assert courier.flush(soon())
-    end(courier)
+    queue = metrics_to(sink, [("one", 3), ("two", 4)])
+    queue.start()
+    assert queue.flush(soon())
+    end(queue)
     assert sink.batches == [["one"], ["two"]]
-    assert courier.report() == {"produced": 7, "exported": 7, "pending": 0, "dropped": {}}
+    assert queue.report() == {"produced": 7, "exported": 7, "pending": 0, "dropped": {}}
 
 
 def test_metrics_are_collected_at_intervals():
     """Without anybody asking, the state goes out at each interval."""
     sink = Sink()
-    courier = metrics_to(sink, [("one", 1), ("two", 1)], interval_s=0.01)
-    courier.start()
+    queue = metrics_to(sink, [("one", 1), ("two", 1)], interval_s=0.01)
+    queue.start()
     while len(sink.batches) < 2:
         time.sleep(0.005)
-    end(courier)
+    end(queue)
     assert sink.batches == [["one"], ["two"]]
 
 
 def test_stale_metrics_are_dropped_in_an_outage():
     """After an interval without success the next collection says it better."""
     sink = Sink(*[Outcome(Result.RETRY, "503", 0.02)] * 10_000)
-    courier = metrics_to(sink, [("old", 2)], interval_s=0.001)
-    courier.start()
-    courier.flush(soon())
-    end(courier)
+    queue = metrics_to(sink, [("old", 2)], interval_s=0.001)
+    queue.start()
+    queue.flush(soon())
+    end(queue)
     assert sink.batches == []
-    assert courier.report()["dropped"] == {"export_failed": 2}
+    assert queue.report()["dropped"] == {"export_failed": 2}
 
 
 def test_a_callback_that_raises_costs_its_collection_only(capsys):
@@ -563,9 +516,9 @@ def test_a_callback_that_raises_costs_its_collection_only(capsys):
             raise state
         return state
 
-    courier = MetricsCourier(lambda: sink, collect=collect, interval_s=FAR, timeout_s=FAR)
-    courier.start()
-    courier.flush(soon())
-    courier.flush(soon())
-    end(courier)
+    queue = PeriodicMetrics(lambda: sink, collect=collect, interval_s=FAR, timeout_s=FAR)
+    queue.start()
+    queue.flush(soon())
+    queue.flush(soon())
+    end(queue)
     assert sink.batches == [["fine"]]

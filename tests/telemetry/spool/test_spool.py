@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry._export.queue import Courier, Outcome, Result
+from telemetry._export.queue import ExportQueue, Outcome, Result
 from telemetry._spool import file as _spool
 from telemetry._spool.file import SpoolFile, Unit
 from telemetry._spool.replay import Replay
@@ -133,7 +133,7 @@ def test_links_and_strangers_are_left_alone(tmp_path):
     assert _spool.parse(b"something else").units == []
 
 
-class Wire:
+class OtlpEncoder:
     """An Export that keeps requests and answers as told."""
 
     target = "memory"
@@ -167,13 +167,13 @@ def spool_in(folder, *, through=False, max_bytes=10_000_000):
     )
 
 
-def courier_to(wire, spool, **options):
-    return Courier("logs", lambda: wire, spool=spool, **options)
+def queue_to(wire, spool, **options):
+    return ExportQueue("logs", lambda: wire, spool=spool, **options)
 
 
-def end(courier, spool):
-    courier.close_soon(time.monotonic() + FAR, time.monotonic() + FAR)
-    courier.close()
+def end(queue, spool):
+    queue.close_soon(time.monotonic() + FAR, time.monotonic() + FAR)
+    queue.close()
     spool.close()
 
 
@@ -183,11 +183,11 @@ AWAY = Outcome(Result.UNREACHABLE, "refused")
 def test_what_cannot_be_sent_at_exit_is_on_disk(tmp_path):
     """Queue and flight go to the spool in the order of emission, and the ledger adds up (G12)."""
     spool = spool_in(tmp_path)
-    courier = courier_to(Wire(AWAY), spool, batch_size=2, delay_s=FAR)
+    queue = queue_to(OtlpEncoder(AWAY), spool, batch_size=2, delay_s=FAR)
     for item in [0, 1, "bad", 3, 4]:
-        courier.put(item, 1)
-    end(courier, spool)
-    assert courier.report() == {
+        queue.put(item, 1)
+    end(queue, spool)
+    assert queue.report() == {
         "produced": 5,
         "exported": 0,
         "pending": 0,
@@ -205,14 +205,14 @@ def test_what_cannot_be_sent_at_exit_is_on_disk(tmp_path):
 def test_a_full_queue_sheds_its_oldest_to_disk(tmp_path):
     """With the collector away nothing is dropped while the spool has room; all of it is there."""
     spool = spool_in(tmp_path)
-    courier = courier_to(Wire(AWAY), spool, queue_size=64, batch_size=8, delay_s=0.001)
-    spool.serve(courier.shed)
+    queue = queue_to(OtlpEncoder(AWAY), spool, queue_size=64, batch_size=8, delay_s=0.001)
+    spool.serve(queue.shed)
     for number in range(2000):
-        courier.put(number, 1)
-        while courier.report()["pending"] >= 50:
+        queue.put(number, 1)
+        while queue.report()["pending"] >= 50:
             time.sleep(0.001)  # a program has other things to do, too
-    end(courier, spool)
-    assert courier.report() == {
+    end(queue, spool)
+    assert queue.report() == {
         "produced": 2000,
         "exported": 0,
         "pending": 0,
@@ -227,11 +227,11 @@ def test_a_full_queue_sheds_its_oldest_to_disk(tmp_path):
 def test_a_full_spool_refuses_what_is_new(tmp_path):
     """The folder keeps to its bound; what has no room is counted as lost, as without a spool."""
     spool = spool_in(tmp_path, max_bytes=2_000)
-    courier = courier_to(Wire(AWAY), spool, batch_size=1, delay_s=FAR)
+    queue = queue_to(OtlpEncoder(AWAY), spool, batch_size=1, delay_s=FAR)
     for number in range(200):
-        courier.put(number, 1)
-    end(courier, spool)
-    report = courier.report()
+        queue.put(number, 1)
+    end(queue, spool)
+    report = queue.report()
     assert _spool.used_bytes(tmp_path) <= 2_000 + 300  # a file's first frame is not counted ahead
     assert 0 < report["spooled"] < 200
     assert report["dropped"] == {"export_failed": 200 - report["spooled"]}
@@ -241,17 +241,17 @@ def test_a_folder_that_cannot_be_written_costs_what_it_would_without(tmp_path, c
     """No exception, one line that names the folder, and the loss is counted by its reason."""
     (tmp_path / "file").write_text("")
     spool = spool_in(tmp_path / "file" / "spool")
-    courier = courier_to(Wire(AWAY), spool, delay_s=FAR)
-    courier.put(1, 1)
-    end(courier, spool)
-    assert courier.report()["dropped"] == {"export_failed": 1}
+    queue = queue_to(OtlpEncoder(AWAY), spool, delay_s=FAR)
+    queue.put(1, 1)
+    end(queue, spool)
+    assert queue.report()["dropped"] == {"export_failed": 1}
     assert "cannot be written" in capsys.readouterr().err
 
 
-def replay_of(spool, courier, wire, max_age_s=FAR):
+def replay_of(spool, queue, wire, max_age_s=FAR):
     return Replay(
         spool,
-        couriers={"logs": courier},
+        queues={"logs": queue},
         makers={"logs": lambda: wire},
         timeout_s=FAR,
         max_age_s=max_age_s,
@@ -266,18 +266,18 @@ def wait_for(ready):
 def test_own_spilled_records_are_delivered_when_the_collector_is_back(tmp_path):
     """They return to the ledger as exported, and the files go."""
     spool = spool_in(tmp_path)
-    wire = Wire(AWAY)
-    courier = courier_to(wire, spool, delay_s=FAR)
+    wire = OtlpEncoder(AWAY)
+    queue = queue_to(wire, spool, delay_s=FAR)
     for number in range(4):
-        courier.put(number, 1)
-    courier.set_aside()
-    assert courier.report()["spooled"] == 4
+        queue.put(number, 1)
+    queue.set_aside()
+    assert queue.report()["spooled"] == 4
     wire.answer = Outcome(Result.DELIVERED)
-    replay = replay_of(spool, courier, wire)
+    replay = replay_of(spool, queue, wire)
     replay.start()
-    wait_for(lambda: courier.report()["spooled"] == 0)
+    wait_for(lambda: queue.report()["spooled"] == 0)
     replay.close()
-    assert courier.report() == {
+    assert queue.report() == {
         "produced": 4,
         "exported": 4,
         "pending": 0,
@@ -286,7 +286,7 @@ def test_own_spilled_records_are_delivered_when_the_collector_is_back(tmp_path):
     }
     assert wire.bodies == [b"<0><1><2><3>"]
     wait_for(lambda: _spool.files(tmp_path) == [])
-    end(courier, spool)
+    end(queue, spool)
 
 
 def orphan(folder, *bodies):
@@ -301,16 +301,16 @@ def test_orphans_are_delivered_in_order_and_counted_apart(tmp_path):
     """What earlier processes left is delivered with the same bytes, oldest first, and deleted."""
     orphan(tmp_path, b"<a>", b"<b>")
     orphan(tmp_path, b"<c>")
-    spool, wire = spool_in(tmp_path), Wire()
-    courier = courier_to(wire, spool)
-    replay = replay_of(spool, courier, wire)
+    spool, wire = spool_in(tmp_path), OtlpEncoder()
+    queue = queue_to(wire, spool)
+    replay = replay_of(spool, queue, wire)
     replay.start()
     wait_for(lambda: _spool.files(tmp_path) == [])
     replay.close()
     assert wire.bodies == [b"<a>", b"<b>", b"<c>"]
     assert replay.adopted == {"logs": {"exported": 3, "dropped": {}}}
-    assert courier.report()["produced"] == 0
-    end(courier, spool)
+    assert queue.report()["produced"] == 0
+    end(queue, spool)
 
 
 @pytest.mark.parametrize(
@@ -325,13 +325,13 @@ def test_what_nobody_takes_is_dropped_and_counted(tmp_path, answer, max_age_s, d
     """A refusal and too great an age are final: the file goes, the loss is counted."""
     orphan(tmp_path, b"<a>", b"<b>")
     spool = spool_in(tmp_path)
-    courier = courier_to(Wire(answer), spool)
-    replay = replay_of(spool, courier, Wire(answer), max_age_s)
+    queue = queue_to(OtlpEncoder(answer), spool)
+    replay = replay_of(spool, queue, OtlpEncoder(answer), max_age_s)
     replay.start()
     wait_for(lambda: _spool.files(tmp_path) == [])
     replay.close()
     assert replay.adopted == {"logs": {"exported": 0, "dropped": dropped}}
-    end(courier, spool)
+    end(queue, spool)
 
 
 def test_an_orphan_stays_while_the_collector_is_away(tmp_path):
@@ -339,38 +339,38 @@ def test_an_orphan_stays_while_the_collector_is_away(tmp_path):
     path = orphan(tmp_path, b"<a>", b"<b>")
     tried = []
 
-    class Busy(Wire):
+    class Busy(OtlpEncoder):
         def send(self, body, deadline):
             tried.append(body)
             return Outcome(Result.RETRY, "503")
 
     spool = spool_in(tmp_path)
-    courier = courier_to(Busy(), spool)
-    replay = replay_of(spool, courier, Busy())
+    queue = queue_to(Busy(), spool)
+    replay = replay_of(spool, queue, Busy())
     replay.start()
     wait_for(lambda: tried)
     replay.close()
     wait_for(lambda: not _spool.peek(path)[1])
     assert units(path) == [("logs", b"<a>", 1), ("logs", b"<b>", 1)]
-    end(courier, spool)
+    end(queue, spool)
 
 
 def test_write_through_has_each_record_on_disk_before_the_call_returns(tmp_path):
     """A record is in the file when `put` is over, marked when delivered; the file goes at the end."""
-    spool, wire = spool_in(tmp_path, through=True), Wire()
-    courier = courier_to(wire, spool, delay_s=FAR)
-    courier.put(1, 1)
-    courier.put(2, 1)
+    spool, wire = spool_in(tmp_path, through=True), OtlpEncoder()
+    queue = queue_to(wire, spool, delay_s=FAR)
+    queue.put(1, 1)
+    queue.put(2, 1)
     (path,) = _spool.files(tmp_path)
     assert units(path) == [("logs", b"<1>", 1), ("logs", b"<2>", 1)]
-    assert courier.flush(time.monotonic() + FAR)
+    assert queue.flush(time.monotonic() + FAR)
     assert units(path) == []
     assert wire.bodies == [b"<1><2>"]
-    courier.put("bad", 1)
-    courier.put(3, 1)
+    queue.put("bad", 1)
+    queue.put(3, 1)
     assert units(path) == [("logs", b"<3>", 1)]
-    end(courier, spool)
-    assert courier.report() == {
+    end(queue, spool)
+    assert queue.report() == {
         "produced": 4,
         "exported": 3,
         "pending": 0,
@@ -385,20 +385,20 @@ def test_what_was_being_sent_is_sent_again_with_the_same_bytes(tmp_path):
     spool = spool_in(tmp_path, through=True)
     reached = []
 
-    class Late(Wire):
+    class Late(OtlpEncoder):
         def send(self, body, deadline):
             reached.append(body)  # the collector has it, and the answer is lost
             return AWAY
 
-    courier = courier_to(Late(), spool, delay_s=FAR, batch_size=3)
+    queue = queue_to(Late(), spool, delay_s=FAR, batch_size=3)
     for number in range(5):
-        courier.put(number, 1)
-    end(courier, spool)
+        queue.put(number, 1)
+    end(queue, spool)
     assert reached[0] == b"<0><1><2>"
     (path,) = _spool.files(tmp_path)
     again = [unit.body for unit in SpoolFile.adopt(path)[1].units]
     assert again == [b"<0><1><2>", b"<3>", b"<4>"]
-    assert courier.report()["spooled"] == 5
+    assert queue.report()["spooled"] == 5
 
 
 def test_a_child_lets_go_of_its_parents_files(tmp_path):

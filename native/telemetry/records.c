@@ -1,4 +1,5 @@
-/* Whole log records and spans as OTLP, grouped by resource and scope; part of _core.c. */
+/* Whole log records and spans as OTLP, grouped by resource and scope. */
+#include "core.h"
 
 static int put_number(buffer *out, char tag, uint64_t value)
 {
@@ -105,24 +106,6 @@ static int put_text(buffer *out, char tag, PyObject *value, PyObject *text)
         PyErr_Clear();
     }
     return put_given(out, tag, text, value);
-}
-
-/* Names of fields and attributes, interned once: see PyInit__core. */
-enum {
-    N_CONTEXT, N_PARENT, N_NAME, N_KIND, N_STATUS, N_ATTRIBUTES, N_START_TIME, N_END_TIME,
-    N_EVENTS, N_LINKS, N_RESOURCE, N_INSTRUMENTATION_SCOPE, N_VALUE, N_DICT, N_DROPPED, N_STATUS_CODE, N_DESCRIPTION,
-    N_VALUE_KEY, NAMES
-};
-static const char *const name_texts[NAMES] = {
-    "_context", "_parent", "_name", "_kind", "_status", "_attributes", "_start_time", "_end_time",
-    "_events", "_links", "_resource", "_instrumentation_scope", "_value_", "_dict", "dropped", "status_code", "description",
-    "value"};
-static PyObject *name_of[NAMES];
-
-/* A field of a record, borrowed; NULL without an error if it is not there. */
-static PyObject *field(PyObject *fields, int name)
-{
-    return PyDict_GetItemWithError(fields, name_of[name]);
 }
 
 /* Records of one resource and scope: consecutive ones of few kinds, so a list is enough. */
@@ -255,7 +238,7 @@ static int put_line(buffer *out, PyObject *line, PyObject *slow, PyObject *body,
     return full < 0 || (full && put_text(out, 0x62, part, text) < 0) ? -1 : 0;
 }
 
-static PyObject *lines(PyObject *self, PyObject *args)
+PyObject *lines(PyObject *self, PyObject *args)
 {
     PyObject *items, *slow, *body, *text;
     if (!PyArg_ParseTuple(args, "O!OOO", &PyTuple_Type, &items, &slow, &body, &text))
@@ -298,7 +281,7 @@ static long enum_number(PyObject *member)
 }
 
 /* Whether a list of events or links has something to tell: 1, 0, or -1 with an error. */
-static int has_details(PyObject *list)
+int has_details(PyObject *list)
 {
     if (list == NULL || list == Py_None)
         return 0;
@@ -395,7 +378,7 @@ static int put_span(buffer *out, PyObject *span, PyObject *fields, PyObject *slo
     return 0;
 }
 
-static PyObject *spans(PyObject *self, PyObject *args)
+PyObject *spans(PyObject *self, PyObject *args)
 {
     PyObject *items, *slow, *text, *details, *whole;
     if (!PyArg_ParseTuple(args, "O!OOOO", &PyTuple_Type, &items, &slow, &text, &details, &whole))

@@ -1,4 +1,5 @@
-/* Which values and records redaction has to look at; part of _core.c. */
+/* Which values and records redaction has to look at. */
+#include "core.h"
 
 #define SHORT_TEXT 13
 #define LONGEST_ID 64
@@ -20,12 +21,12 @@ static int is_plain_id(const char *text, Py_ssize_t size)
 }
 
 /* Whether a text is an id, or short with only characters that no secret of that length could do with. */
-static int is_dull(PyObject *value)
+static int is_harmless(PyObject *value)
 {
     Py_ssize_t size = PyUnicode_GetLength(value);
     if (size < 0 || size > LONGEST_ID)
         return 0;
-    const char *text = PyUnicode_AsUTF8AndSize(value, &size);  /* ASCII, or it is not dull anyway */
+    const char *text = PyUnicode_AsUTF8AndSize(value, &size);  /* ASCII, or it is not harmless anyway */
     if (text == NULL) {
         PyErr_Clear();
         return 0;
@@ -44,7 +45,7 @@ static int is_dull(PyObject *value)
 /* What is known to redaction. */
 typedef struct {
     PyObject *actions, *clean, *shared;
-    int dull;
+    int short_is_clean;
 } policy;
 
 /* Whether redaction has to look at a text, or at another plain value: 1, 0, or -1 with an error. */
@@ -53,7 +54,7 @@ static int look_at_value(PyObject *value, const policy *known)
     if (!PyUnicode_CheckExact(value))
         return !(PyLong_CheckExact(value) || PyFloat_CheckExact(value) || PyBool_Check(value)
                  || value == Py_None);
-    if (known->dull && is_dull(value))
+    if (known->short_is_clean && is_harmless(value))
         return 0;
     int clean = PySet_Contains(known->clean, value);
     return clean < 0 ? -1 : !clean;
@@ -100,12 +101,12 @@ static int look_at_shared(PyObject *shared, const policy *known)
     PyObject *key = PyLong_FromVoidPtr(shared);  /* what id() gives */
     if (key == NULL)
         return -1;
-    PyObject *twins = PyDict_GetItemWithError(known->shared, key);
+    PyObject *seen_as = PyDict_GetItemWithError(known->shared, key);
     Py_DECREF(key);
-    if (twins == NULL)
+    if (seen_as == NULL)
         return PyErr_Occurred() ? -1 : 1;
-    return !(PyTuple_Check(twins) && PyTuple_Size(twins) == 2 && PyTuple_GetItem(twins, 0) == shared
-             && PyTuple_GetItem(twins, 1) == shared);
+    return !(PyTuple_Check(seen_as) && PyTuple_Size(seen_as) == 2 && PyTuple_GetItem(seen_as, 0) == shared
+             && PyTuple_GetItem(seen_as, 1) == shared);
 }
 
 static int look_at_line(PyObject *line, const policy *known)
@@ -187,7 +188,7 @@ static PyObject *pending(PyObject *args, int (*look_at)(PyObject *, const policy
     PyObject *items, *found = NULL;
     policy known;
     if (!PyArg_ParseTuple(args, "O!O!O!pO!", &PyTuple_Type, &items, &PyDict_Type, &known.actions,
-                          &PySet_Type, &known.clean, &known.dull, &PyDict_Type, &known.shared))
+                          &PySet_Type, &known.clean, &known.short_is_clean, &PyDict_Type, &known.shared))
         return NULL;
     Py_ssize_t count = PyTuple_Size(items);
     for (Py_ssize_t index = 0; index < count; index++) {
@@ -208,22 +209,22 @@ failed:
     return NULL;
 }
 
-static PyObject *pending_lines(PyObject *self, PyObject *args)
+PyObject *pending_lines(PyObject *self, PyObject *args)
 {
     return pending(args, look_at_line);
 }
 
-static PyObject *pending_spans(PyObject *self, PyObject *args)
+PyObject *pending_spans(PyObject *self, PyObject *args)
 {
     return pending(args, look_at_span);
 }
 
-static PyObject *unsettled(PyObject *self, PyObject *args)
+PyObject *values_to_redact(PyObject *self, PyObject *args)
 {
     PyObject *mapping, *found = NULL, *name, *value;
     policy known;
     if (!PyArg_ParseTuple(args, "O!O!O!p", &PyDict_Type, &mapping, &PyDict_Type, &known.actions,
-                          &PySet_Type, &known.clean, &known.dull))
+                          &PySet_Type, &known.clean, &known.short_is_clean))
         return NULL;
     Py_ssize_t position = 0;
     while (PyDict_Next(mapping, &position, &name, &value)) {

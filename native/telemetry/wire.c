@@ -1,11 +1,7 @@
-/* A growing buffer, and attributes as OTLP KeyValues in it; part of _core.c. */
+/* A growing buffer, and attributes as OTLP KeyValues in it. */
+#include "core.h"
 
-typedef struct {
-    char *bytes;
-    size_t used, room;
-} buffer;
-
-static int make_room(buffer *out, size_t more)
+int make_room(buffer *out, size_t more)
 {
     if (out->room - out->used >= more)
         return 0;
@@ -20,7 +16,7 @@ static int make_room(buffer *out, size_t more)
     return 0;
 }
 
-static size_t varint_size(uint64_t value)
+size_t varint_size(uint64_t value)
 {
     size_t size = 1;
     while (value > 127) {
@@ -31,7 +27,7 @@ static size_t varint_size(uint64_t value)
 }
 
 /* There is room: the caller has made it. */
-static void put_varint(buffer *out, uint64_t value)
+void put_varint(buffer *out, uint64_t value)
 {
     while (value > 127) {
         out->bytes[out->used++] = (char)((value & 127) | 128);
@@ -40,7 +36,7 @@ static void put_varint(buffer *out, uint64_t value)
     out->bytes[out->used++] = (char)value;
 }
 
-static void put_bytes(buffer *out, const char *bytes, size_t size)
+void put_bytes(buffer *out, const char *bytes, size_t size)
 {
     if (size > 0)
         memcpy(out->bytes + out->used, bytes, size);
@@ -189,7 +185,7 @@ static int put_pair(buffer *out, char tag, PyObject *slow, PyObject *name, PyObj
     return put == 1 ? put_slow(out, tag, slow, name, value) : put;
 }
 
-static int put_attributes(buffer *out, char tag, PyObject *mapping, PyObject *slow)
+int put_attributes(buffer *out, char tag, PyObject *mapping, PyObject *slow)
 {
     PyObject *name, *value;
     Py_ssize_t position = 0;
@@ -214,7 +210,7 @@ static int put_attributes(buffer *out, char tag, PyObject *mapping, PyObject *sl
     return put;
 }
 
-static PyObject *attributes(PyObject *self, PyObject *args)
+PyObject *attributes(PyObject *self, PyObject *args)
 {
     PyObject *mapping, *slow;
     int tag;
