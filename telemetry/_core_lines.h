@@ -61,7 +61,9 @@ static int passes(void)
 static long severity_of(long level)
 {
     level = level < 0 ? 0 : level > 53 ? 53 : level;
-    return level < 10 ? 0 : level / 10 * 4 + 1 + (level % 10 < 3 ? level % 10 : 3);
+    if (level < 10)
+        return level < 6 ? level > 0 : level < 9 ? level - 4 : 4; /* TRACE, which loggers number 5 */
+    return level / 10 * 4 + 1 + (level % 10 < 3 ? level % 10 : 3);
 }
 
 enum { L_OUT, L_TIME, L_LEVEL, L_TEXT, L_BODY, L_ATTRIBUTES, L_EVENT, L_ARGUMENTS };

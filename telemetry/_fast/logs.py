@@ -25,7 +25,7 @@ from telemetry._context import request as requests
 from telemetry._context import scope
 from telemetry._export.queue import Courier
 from telemetry._fast import traces
-from telemetry._logs import record
+from telemetry._logs import as_logged, record, root
 from telemetry._sdk.processors import GuardedLogProcessors, LogDelivery, is_important, ours_alone
 from telemetry.attributes import AUDIT_STREAM, CODE_FILE, CODE_FUNCTION, CODE_LINE
 
@@ -169,6 +169,8 @@ class Lines:
                         continue
                     if kind is not str or len(value) > _values.ID_TEXT:  # type: ignore[arg-type]
                         return False
+                    if as_logged.is_placeholder(value):
+                        continue
                     key = named[key]  # noqa: PLW2901 - the attribute, from here on
                 if kind is str:
                     if len(value) > 64 or not value.isascii():  # type: ignore[arg-type, attr-defined]  # `kind` says that it is a str
@@ -236,9 +238,9 @@ class Lines:
         if (
             type(logger) not in _KINDS
             or logger.filters
-            or kind.callHandlers is not _CALL_HANDLERS
+            or not (kind.callHandlers is _CALL_HANDLERS or root.is_ours(kind.callHandlers))
             or kind.handle is not _HANDLE
-            or kind.makeRecord is not _MAKE_RECORD
+            or not (kind.makeRecord is _MAKE_RECORD or root.is_ours(kind.makeRecord))
             or kind.filter is not _FILTER
             or logging.getLogRecordFactory() is not logging.LogRecord
         ):

@@ -25,7 +25,7 @@ from telemetry import attributes as names
 from telemetry._context import request as requests
 from telemetry._context import scope as _context
 from telemetry._context.request import HELD, PASS, SILENT, Request
-from telemetry._logs import logger
+from telemetry._logs import access_lines, logger
 from telemetry._logs import root as _attach
 from telemetry._traces.span import error_type
 from telemetry.instrumentation._asgi import headers as asgi_headers
@@ -72,6 +72,7 @@ class Exchange:
         self._recorded = False
         self._error: BaseException | None = None
         _attach.ensure()
+        access_lines.served(access=options.access_log)
         request_id, correlation_id = asgi_headers.ids(scope["headers"])
         outer = requests.current.get()
         entry = _entry(outer)
