@@ -152,6 +152,10 @@ def _install(settings: "_settings.Settings") -> None:
 
     _pipeline = Pipeline(settings)
     _pipeline.attach()
+    from telemetry.instrumentation import loguru, threads  # noqa: PLC0415 - as said above
+
+    loguru.install()
+    threads.install()
     if exposed := exporters.in_the_open(settings):
         _diagnostics.say("exposed", exposed, always=True)
     atexit.register(at_exit)

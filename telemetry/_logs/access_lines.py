@@ -1,7 +1,7 @@
 """
 Access lines of HTTP servers beside our access records: one of the two is stored.
 
-uvicorn, gunicorn, hypercorn and granian write a line per request through a logger of their own, with
+uvicorn, gunicorn, hypercorn, granian and the development servers write a line per request through a logger of their own, with
 the facts that our middleware's record has too, and without ids. From the first request on that our
 middleware serves in this process, the server's lines are its application's business only: they go
 to the console and to files as before, and not to OpenTelemetry. The same holds for the line with
@@ -12,8 +12,10 @@ import logging
 from typing import Final
 
 ACCESS: Final = frozenset(
-    ("uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access")
+    ("uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access", "django.server")
 )
+WERKZEUG: Final = ("werkzeug", '"%s" %s %s')
+"""The logger of Flask's development server, and how its access lines end."""
 ERRORS: Final = frozenset(("uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian"))
 RECORDED: Final = "_otelier_told"
 """Where an exception is marked that has been recorded in full."""
@@ -41,6 +43,8 @@ def is_duplicate(record: logging.LogRecord) -> bool:
     name = record.name
     if name in ACCESS:
         return _Served.access
+    if name == WERKZEUG[0]:
+        return _Served.access and str(record.msg).rstrip().endswith(WERKZEUG[1])
     if name in ERRORS:
         info = record.exc_info
         error = info[1] if isinstance(info, tuple) and len(info) > 1 else None

@@ -34,6 +34,8 @@ _first: list[logging.Handler] = []
 """Those of ours that get each record before the application's handlers."""
 _originals: dict[str, Any] = {}
 _hooks: set[object] = set()
+_left_out: list[Callable[[logging.LogRecord], bool]] = []
+_on_exception: list[Callable[[BaseException], None]] = []
 _levels: dict[str, str] = {}
 """Levels of single loggers that the operator asked for: they outlast what the program configures."""
 
@@ -163,14 +165,17 @@ def _take(record: logging.LogRecord) -> None:
     try:
         if _ours:
             ensure()
-        if access_lines.is_duplicate(record):
+        if access_lines.is_duplicate(record) or any(check(record) for check in _left_out):
             return
         seen = as_logged.read(record)
         for handler in _first:
             if handler.level <= max(seen.levelno, 0):
                 handler.handle(seen)
-    except Exception as error:
-        text = f"a log record was lost: {_values.text(error)}"
+        if seen.exc_info and _on_exception and (error := records.error(seen)) is not None:
+            for notice in _on_exception:
+                notice(error)
+    except Exception as failure:
+        text = f"a log record was lost: {_values.text(failure)}"
         _diagnostics.say("first handler", text, level="error")
 
 
@@ -208,6 +213,24 @@ def _making_records(original: Callable[..., logging.LogRecord]) -> Callable[...,
         return made
 
     return makeRecord
+
+
+def leave_out(check: Callable[[logging.LogRecord], bool]) -> None:
+    """Leave out the records of which `check` says that they have arrived on another way."""
+    if check not in _left_out:
+        _left_out.append(check)
+
+
+def is_handling(text: str) -> bool:
+    """Whether a record with this message is on its way through the application's handlers."""
+    record = _handling.record
+    return record is not None and records.message(record) == text
+
+
+def notice_exceptions(notice: Callable[[BaseException], None]) -> None:
+    """Have each exception reported that a log record has in full."""
+    if notice not in _on_exception:
+        _on_exception.append(notice)
 
 
 def is_ours(method: object) -> bool:

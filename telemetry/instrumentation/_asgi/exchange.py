@@ -114,7 +114,7 @@ class Exchange:
         if root and path.startswith(root):
             paths.append(path[len(root) :])
         method = scope.get("method", "GET")
-        if rule_for(options.exclude, method, paths) is not None:
+        if rule_for(options.exclude, method, paths) is not None or options.standard.excludes(scope):
             return Request(SILENT, entry=entry)
         rule = rule_for(options.sample, method, paths) if options.sample else None
         return Request(PASS, entry=entry) if rule is None else Request(HELD, rule[2], entry)
@@ -130,6 +130,7 @@ class Exchange:
             self.status = message["status"]
             self._trailers = message.get("trailers", False)
             self._name_entry()
+        self._capture(message.get("headers"))
         self.fill_headers()
         headers = asgi_headers.added(message.get("headers"), self.headers)
         return {**message, "headers": headers}
@@ -163,6 +164,15 @@ class Exchange:
             self._finished_s = time.perf_counter() - self._begun
             if self.status is not None and self.status < 500:
                 self._record()
+
+    def _capture(self, answered: Any) -> None:
+        """Put on the server span the headers that OpenTelemetry's variables name."""
+        entry, wanted = self.request.entry, self._options.standard
+        if entry is None or (wanted.request is None and wanted.response is None):
+            return
+        found = wanted.captured(self._scope["headers"], answered or ())
+        if found and entry.is_recording():
+            entry.set_attributes(found)
 
     def _name_entry(self) -> None:
         """Give the server span its route, where its owner does not know routes."""
