@@ -4,8 +4,8 @@ Access lines of HTTP servers beside our access records: one of the two is stored
 uvicorn, gunicorn, hypercorn, granian and the development servers write a line per request through a logger of their own, with
 the facts that our middleware's record has too, and without ids. From the first request on that our
 middleware serves in this process, the server's lines are its application's business only: they go
-to the console and to files as before, and not to OpenTelemetry. The same holds for the line with
-which a server repeats an exception that has been recorded in full.
+to the console and to files as before, and not to OpenTelemetry. Where a server logs an exception that has
+been recorded in full, its line is stored without it.
 """
 
 import logging
@@ -45,8 +45,13 @@ def is_duplicate(record: logging.LogRecord) -> bool:
         return _Served.access
     if name == WERKZEUG[0]:
         return _Served.access and str(record.msg).rstrip().endswith(WERKZEUG[1])
-    if name in ERRORS:
-        info = record.exc_info
-        error = info[1] if isinstance(info, tuple) and len(info) > 1 else None
-        return error is not None and getattr(error, RECORDED, False) is True
     return False
+
+
+def repeats_exception(record: logging.LogRecord) -> bool:
+    """Whether a server logs an exception that a record of ours has in full."""
+    if record.name not in ERRORS:
+        return False
+    info = record.exc_info
+    error = info[1] if isinstance(info, tuple) and len(info) > 1 else None
+    return error is not None and getattr(error, RECORDED, False) is True

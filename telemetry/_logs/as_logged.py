@@ -89,6 +89,11 @@ def read(record: logging.LogRecord) -> logging.LogRecord:
     return _copy(record, changes, without)
 
 
+def copy_with(record: logging.LogRecord, **changes: Any) -> logging.LogRecord:
+    """The record for our handlers, with some of its attributes changed."""
+    return _copy(record, changes, [])
+
+
 def _copy(
     record: logging.LogRecord, changes: Mapping[str, Any], without: list[str]
 ) -> logging.LogRecord:

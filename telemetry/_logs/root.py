@@ -168,6 +168,8 @@ def _take(record: logging.LogRecord) -> None:
         if access_lines.is_duplicate(record) or any(check(record) for check in _left_out):
             return
         seen = as_logged.read(record)
+        if access_lines.repeats_exception(seen):
+            seen = as_logged.copy_with(seen, exc_info=None)
         for handler in _first:
             if handler.level <= max(seen.levelno, 0):
                 handler.handle(seen)
