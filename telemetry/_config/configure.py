@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from telemetry import _diagnostics, _values
-from telemetry._config import state
+from telemetry._config import standard_variables, state
 from telemetry._config.state import pipeline, report
 from telemetry._export.drop_reasons import FORK_DISCARD
 from telemetry._logs import root
@@ -32,6 +32,8 @@ __all__ = ["configure", "flush", "pipeline", "report", "shutdown"]
 
 SNAPSHOT: Final = "TELEMETRY_SNAPSHOT"
 """`telemetry doctor` names a file here, in which each process says at its end what it had."""
+
+standard_variables.import_propagators()  # before any module of ours or of others imports them
 
 _WORDS: Final = {"traces": "spans", "metrics": "metric points", "logs": "log records"}
 _lock = threading.Lock()
@@ -121,11 +123,25 @@ def configure_from_environment() -> None:
         if os.environ.get("OTEL_CONFIG_FILE", "").strip():
             text = "OTEL_CONFIG_FILE is not read: set the variables of docs/reference/settings.md instead"
             _diagnostics.say("config file", text, always=True)
+        standard_variables.use_defaults()
+        settings = _usable(settings)
         if any(problem.startswith("TELEMETRY_REDACTION") for problem in problems):
             text = "redaction is strict until its settings are corrected"
             _diagnostics.say("redaction settings", text, level="error", always=True)
             settings = dataclasses.replace(settings, redaction="strict")
         _install(settings)
+
+
+def _usable(settings: "_settings.Settings") -> "_settings.Settings":
+    """The settings with exporters that can be made: what cannot is said, and its default used."""
+    from telemetry._config import exporters  # noqa: PLC0415 - as said above
+
+    if settings.disabled:
+        return settings
+    usable, problems = exporters.usable(settings)
+    for problem in problems:
+        _diagnostics.say("exporters", problem, level="error", always=True)
+    return usable
 
 
 def install_for_capture() -> "Pipeline":
@@ -153,6 +169,10 @@ def _install(settings: "_settings.Settings") -> None:
     running = Pipeline(settings, on_child_exit=at_exit)
     state.use(running)
     running.attach()
+    from telemetry.instrumentation import loguru, threads  # noqa: PLC0415 - as said above
+
+    loguru.install()
+    threads.install()
     if exposed := exporters.in_the_open(settings):
         _diagnostics.say("exposed", exposed, always=True)
     atexit.register(at_exit)

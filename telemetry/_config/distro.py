@@ -12,6 +12,7 @@ handlers mean two records; and contrib's `fastapi` instrumentation where FastAPI
 (0.142 and later), since exactly one component may own the server span.
 """
 
+import functools
 import os
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from typing import Any, Final
@@ -50,6 +51,12 @@ class Distro(BaseDistro):  # type: ignore[misc]  # see the import
             if entry_point.name == "celery":
                 celery.instrument_from_environment()
                 return
+            if entry_point.name == "django" and not os.environ.get("DJANGO_SETTINGS_MODULE"):
+                from telemetry.instrumentation._wsgi import frameworks  # noqa: PLC0415 - as below
+
+                later = functools.partial(super().load_instrumentor, entry_point, **kwargs)
+                frameworks.when_django_is_ready(later)
+                return
             super().load_instrumentor(entry_point, **kwargs)
         except ModuleNotFoundError:
             return  # the library that it instruments is not installed
@@ -69,8 +76,10 @@ class Configurator:
             setup.configure_from_environment()
             if setup.pipeline() is not None:
                 from telemetry.instrumentation import fastapi  # noqa: PLC0415 - not when disabled
+                from telemetry.instrumentation._wsgi import frameworks  # noqa: PLC0415 - the same
 
                 fastapi.install()
+                frameworks.install()
         except Exception as error:
             text = f"telemetry is off: {_values.text(error, 1000)}"
             _diagnostics.say("configurator", text, level="error", always=True)

@@ -9,6 +9,7 @@ import importlib
 import ipaddress
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from telemetry._export import otlp_http
 from telemetry._export.queue import Export, Outcome, Result
 from telemetry.errors import ConfigError, MissingDependency
 
+CERTIFICATES: Final = ("certificate", "client_certificate", "client_key")
 NAMES: Final = ("otlp", "otlp_proto_http", "otlp_proto_grpc")
 PRIVATE: Final = (
     *(".local", ".localhost", ".internal", ".lan", ".home.arpa", ".svc", ".test", ".example"),
@@ -114,6 +116,38 @@ def choose(signal: str, settings: _settings.Settings) -> Callable[[], Export] | 
     if len(makers) == 1:
         return makers[0]
     return lambda: Several([make() for make in makers])
+
+
+def usable(settings: _settings.Settings) -> tuple[_settings.Settings, list[str]]:
+    """
+    The settings with which every signal has an exporter, and what had to be left out for that.
+
+    A signal whose exporter cannot be made gets the default one, then the default protocol, then no
+    certificates of its own: whatever is wrong about one of them costs the others nothing.
+    """
+    problems: list[str] = []
+    for signal in _settings.SIGNALS:
+        for names in ((f"{signal}_exporter",), ("protocol",), CERTIFICATES, ()):
+            try:
+                choose(signal, settings)
+                break
+            except (ConfigError, MissingDependency) as error:
+                text = f"{error}; for {signal} the default is used"
+                if text not in problems:
+                    problems.append(text)
+            if not names:
+                nowhere: dict[str, Any] = {f"{signal}_exporter": ("none",)}
+                settings = replace(settings, **nowhere)
+                break
+            overrides = dict(settings.overrides)
+            values: dict[str, Any] = {}
+            for name in names:
+                if name.endswith("_exporter"):
+                    values[name] = _settings.DEFAULTS[name]
+                else:  # of this signal only
+                    overrides[signal, name] = _settings.DEFAULTS[name]
+            settings = replace(settings, **values, overrides=overrides)
+    return settings, problems
 
 
 def encoder(signal: str, settings: _settings.Settings) -> Callable[[list[Any]], bytes] | None:

@@ -24,8 +24,8 @@ from telemetry._attribute_loops import estimated_bytes
 from telemetry._context import request as requests
 from telemetry._context import scope
 from telemetry._export.queue import ExportQueue
+from telemetry._logs import as_logged, record, root
 from telemetry._logs import logger as loggers
-from telemetry._logs import record
 from telemetry._sdk.log_processor import LogPipeline, is_important
 from telemetry.attributes import AUDIT_STREAM, CODE_FILE, CODE_FUNCTION, CODE_LINE
 
@@ -130,6 +130,8 @@ class FastLogs:
                         continue
                     if kind is not str or len(value) > _values.ID_TEXT:  # type: ignore[arg-type]
                         return False
+                    if as_logged.is_placeholder(value):
+                        continue
                     key = named[key]  # noqa: PLW2901 - the attribute, from here on
                 if kind is str:
                     if len(value) > 64 or not value.isascii():  # type: ignore[arg-type, attr-defined]  # `kind` says that it is a str
@@ -197,9 +199,9 @@ class FastLogs:
         if (
             type(logger) not in _KINDS
             or logger.filters
-            or kind.callHandlers is not _CALL_HANDLERS
+            or not (kind.callHandlers is _CALL_HANDLERS or root.is_ours(kind.callHandlers))
             or kind.handle is not _HANDLE
-            or kind.makeRecord is not _MAKE_RECORD
+            or not (kind.makeRecord is _MAKE_RECORD or root.is_ours(kind.makeRecord))
             or kind.filter is not _FILTER
             or logging.getLogRecordFactory() is not logging.LogRecord
         ):

@@ -24,6 +24,7 @@ from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
 from telemetry import _diagnostics, _otel_context, _values
 from telemetry._logs import record as records
 from telemetry._logs import root as attach
+from telemetry._logs import severity
 from telemetry.attributes import (
     CODE_FILE,
     CODE_FUNCTION,
@@ -116,7 +117,7 @@ class OtelHandler(logging.Handler):
             root = record.name.partition(".")[0]
             if root in records.WATCHED and (root in records.NEVER or _otel_context.suppressed()):
                 return
-            if _was_expected():
+            if attach.was_first(record) or _was_expected():
                 return
             if nesting.depth > records.NESTED:  # a value's own __str__ logs the value
                 self._lost()
@@ -161,7 +162,7 @@ def translate(record: logging.LogRecord) -> LogRecord:
     return LogRecord(
         timestamp=int(record.created * 1e9),
         severity_text=records.SEVERITY_TEXT.get(record.levelname, record.levelname),
-        severity_number=severity(record.levelno),
+        severity_number=severity_number(record.levelno),
         body=records.message(record),
         attributes=attributes,
         event_name=event,
@@ -184,7 +185,7 @@ def _facts(record: logging.LogRecord) -> tuple[dict[str, Any], str | None]:
     return attributes, None if event is None else _values.text(event, _values.ID_TEXT)
 
 
-def severity(level: int) -> SeverityNumber:
+def severity_number(level: int) -> SeverityNumber:
     """A stdlib level as an OTel severity number, as OpenTelemetry maps it."""
     return _SEVERITY[min(max(level, 0), 53)]
 
@@ -283,9 +284,10 @@ class BoundLogger:
         if self._logger.isEnabledFor(logging.CRITICAL):
             self._emit(logging.CRITICAL, event, args, fields)
 
-    def log(self, level: int, event: object, *args: object, **fields: Any) -> None:
-        """Log at any level; one that is no number is INFO."""
-        number = int.__int__(level) if _values.is_a(level, int) else logging.INFO
+    def log(self, level: int | str, event: object, *args: object, **fields: Any) -> None:
+        """Log at any level: a number, or a word such as `notice`; what is neither is INFO."""
+        plain = _values.is_a(level, int)
+        number = int.__int__(level) if plain else severity.registered(level)  # type: ignore[arg-type]  # `plain`
         if self._logger.isEnabledFor(number):
             self._emit(number, event, args, fields)
 
@@ -331,6 +333,7 @@ class BoundLogger:
                 stack,
             )
             add(record, self._fields, fields, extra)
+            attach.note_call(logger, record, self._fields, fields, extra)
             try:
                 logger.handle(record)
             except Exception as error:

@@ -15,8 +15,11 @@ from typing import Any, Final
 
 from telemetry import _attribute_loops, _native, _values
 from telemetry._context import scope
+from telemetry._logs import severity
 from telemetry._values import Value
 
+CALL: Final = "_otelier_call"
+"""Where the ids that a call gave wait while filters of its logger run: see `as_logged`."""
 EVENT_NAME: Final = "otel.event.name"
 """The key in `extra` that makes a record an event with that name."""
 FIELDS: Final = "_otelier_fields"
@@ -32,9 +35,7 @@ WHILE_EXPORTING: Final = ("urllib3", "grpc", "requests", "http", "pymongo")
 """Loggers that speak about our own requests while we make them, and else about the application's."""
 WATCHED: Final = frozenset((*NEVER, *WHILE_EXPORTING))
 
-SEVERITY: Final = tuple(
-    0 if level < logging.DEBUG else level // 10 * 4 + 1 + min(level % 10, 3) for level in range(54)
-)
+SEVERITY: Final = severity.NUMBER
 """stdlib's level -> OpenTelemetry's severity number."""
 SEVERITY_TEXT: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 OVERHEAD: Final = 200
@@ -70,6 +71,7 @@ STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
     "taskName",
     FIELDS,
     EVENT_NAME,
+    CALL,
 }
 
 

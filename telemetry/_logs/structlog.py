@@ -15,41 +15,14 @@ import logging
 import sys
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from telemetry import _diagnostics, _values
 from telemetry._config import configure
+from telemetry._logs import as_logged, severity, structlog_event
 from telemetry._logs import logger as _logging
 
 Event = TypeVar("Event")
-
-LEVELS: Final = {
-    "notset": logging.NOTSET,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "msg": logging.INFO,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-    "err": logging.ERROR,
-    "failure": logging.ERROR,
-    "exception": logging.ERROR,
-    "critical": logging.CRITICAL,
-    "fatal": logging.CRITICAL,
-}
-OWN: Final = frozenset(
-    (
-        "event",
-        "exc_info",
-        "level",
-        "level_number",
-        "logger",
-        "timestamp",
-        "_record",
-        "_from_structlog",
-    )
-)
-"""Keys of structlog's own: they are said elsewhere in the record."""
 
 
 def structlog_processor(logger: Any, method_name: str, event_dict: Event) -> Event:
@@ -81,23 +54,29 @@ def _send(
     name = event.get("logger") or getattr(logger, "name", None)
     if not isinstance(name, str):
         name = caller.f_globals.get("__name__", "root")
-    level = LEVELS.get(str(event.get("level") or method_name).lower(), logging.INFO)
+    level = severity.level_of(event.get("level"), severity.level_of(method_name))
     if not logging.getLogger(name).isEnabledFor(level):
         return
-    text = event.get("event", "")
     record = logging.LogRecord(
         name,
         level,
         caller.f_code.co_filename,
         caller.f_lineno,
-        text if isinstance(text, str) else _values.text(text),
+        structlog_event.message(event),
         (),
         _logging.exc_info(event.get("exc_info")),
         caller.f_code.co_name,
     )
-    items = itertools.islice(event.items(), _values.NODES)
-    _logging.add(record, {key: value for key, value in items if key not in OWN})
-    handler.emit(record)
+    fields = structlog_event.fields(dict(itertools.islice(event.items(), _values.NODES)))
+    if record.exc_info is None:
+        raised, known = structlog_event.exception(event)
+        record.exc_info = _logging.exc_info(raised)
+        fields.update(known)
+    word = event.get("level", method_name)
+    if isinstance(word, str) and level not in severity.STANDARD.values():
+        record.levelname = word.strip().upper()[:32]
+    _logging.add(record, fields)
+    handler.emit(as_logged.read(record))
     if isinstance(logger, logging.Logger):
         _logging.expect(runner.f_code.co_filename)
 

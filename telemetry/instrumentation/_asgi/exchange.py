@@ -25,7 +25,7 @@ from telemetry import attributes as names
 from telemetry._context import request as requests
 from telemetry._context import scope as _context
 from telemetry._context.request import HELD, PASS, SILENT, Request
-from telemetry._logs import logger
+from telemetry._logs import access_lines, logger
 from telemetry._logs import root as _attach
 from telemetry._traces.span import error_type
 from telemetry.instrumentation._asgi import headers as asgi_headers
@@ -72,6 +72,7 @@ class Exchange:
         self._recorded = False
         self._error: BaseException | None = None
         _attach.ensure()
+        access_lines.served(access=options.access_log)
         request_id, correlation_id = asgi_headers.ids(scope["headers"])
         outer = requests.current.get()
         entry = _entry(outer)
@@ -113,7 +114,7 @@ class Exchange:
         if root and path.startswith(root):
             paths.append(path[len(root) :])
         method = scope.get("method", "GET")
-        if rule_for(options.exclude, method, paths) is not None:
+        if rule_for(options.exclude, method, paths) is not None or options.standard.excludes(scope):
             return Request(SILENT, entry=entry)
         rule = rule_for(options.sample, method, paths) if options.sample else None
         return Request(PASS, entry=entry) if rule is None else Request(HELD, rule[2], entry)
@@ -129,6 +130,7 @@ class Exchange:
             self.status = message["status"]
             self._trailers = message.get("trailers", False)
             self._name_entry()
+        self._capture(message.get("headers"))
         self.fill_headers()
         headers = asgi_headers.added(message.get("headers"), self.headers)
         return {**message, "headers": headers}
@@ -162,6 +164,15 @@ class Exchange:
             self._finished_s = time.perf_counter() - self._begun
             if self.status is not None and self.status < 500:
                 self._record()
+
+    def _capture(self, answered: Any) -> None:
+        """Put on the server span the headers that OpenTelemetry's variables name."""
+        entry, wanted = self.request.entry, self._options.standard
+        if entry is None or (wanted.request is None and wanted.response is None):
+            return
+        found = wanted.captured(self._scope["headers"], answered or ())
+        if found and entry.is_recording():
+            entry.set_attributes(found)
 
     def _name_entry(self) -> None:
         """Give the server span its route, where its owner does not know routes."""

@@ -11,11 +11,12 @@ Routes are patterns over the path, as in routing tables: `/users/{id}` (one segm
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from telemetry import _diagnostics
 from telemetry._config import settings
+from telemetry.instrumentation._asgi import standard as variables
 
 TRACE_HEADERS: Final = ("traceresponse", "server-timing", "both", "none")
 _METHOD = re.compile(r"([A-Z]+|\*) +(?=/)")
@@ -133,9 +134,12 @@ class Options:
         "`.background_task`), for applications that do not choose themselves. Needs the wrapper.",
     )
 
+    standard: variables.Standard = field(default_factory=variables.Standard)
+    """What OpenTelemetry's own variables say; no option of its own."""
+
 
 TABLE: Final[Mapping[str, Mapping[str, Any]]] = {
-    item.name: item.metadata for item in fields(Options)
+    item.name: item.metadata for item in fields(Options) if item.metadata
 }
 """Name -> {kind, env, doc}, in the order of the docs."""
 
@@ -171,9 +175,16 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def take(arguments: Mapping[str, Any] | None = None) -> Options:
-    """The effective options; problems are said on stderr."""
+def take(arguments: Mapping[str, Any] | None = None, *, framework: str = "FASTAPI") -> Options:
+    """
+    The effective options; problems are said on stderr.
+
+    Args:
+        arguments: given by the application.
+        framework: whose standard variables count: FASTAPI, FLASK, DJANGO.
+    """
     options, problems = read(arguments)
+    options = replace(options, standard=variables.read(framework))
     for problem in problems:
         _diagnostics.say("asgi options", problem, level="error", always=True)
     return options
