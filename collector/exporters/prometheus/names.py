@@ -7,7 +7,7 @@ https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetric
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -50,6 +50,9 @@ PER: Final = {
     "mo": "month",
     "y": "year",
 }
+
+RESERVED: Final = {"histogram": "le", "summary": "quantile"}
+"""The label that the lines of a type need for themselves."""
 
 
 def unit_words(unit: str) -> str:
@@ -126,3 +129,24 @@ def labels_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         name = label_of(key)
         found[name] = f"{found[name]};{text}" if name in found else text
     return found
+
+
+def joined(fixed: Mapping[str, str], more: Mapping[str, str], reserved: str = "") -> dict[str, str]:
+    """
+    Labels and further ones; none of them hides another.
+
+    A further label whose name is taken gets `exported_` in front, as Prometheus itself names a label
+    of a target that it needs for its own. An empty label is left out: for Prometheus it is none.
+
+    Args:
+        fixed: labels that keep their names.
+        more: labels that give way.
+        reserved: a name that nobody may have, empty for none.
+    """
+    moved: dict[str, str] = {}
+    for name, text in more.items():
+        while name in fixed or name in moved or name == reserved:
+            name = f"exported_{name}"  # noqa: PLW2901 - until it is free
+        if text:
+            moved[name] = text.replace("\0", "\ufffd")  # Prometheus' parser ends at a NUL
+    return {**moved, **fixed}
