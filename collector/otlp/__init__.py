@@ -31,6 +31,7 @@ from collector.otlp.codec import (
     require_upb,
     resources,
 )
+from collector.otlp.attribute_text import attribute_text
 from collector.otlp.limits import TOO_LARGE
 from collector.otlp.repair import Limits
 from collector.otlp.server_status import response, retry_info, shorten, status
@@ -46,6 +47,7 @@ __all__ = [
     "Encoding",
     "ExportSuccess",
     "Limits",
+    "attribute_text",
     "count",
     "decode",
     "encode",

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from collector.documents.build import Document, dumps, rebuild
-from collector.documents.build import text as json_text
 from collector.model import Batch, Signal
-from collector.otlp import encode, encode_json
+from collector.otlp import attribute_text, encode, encode_json
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BARE: Final = re.compile(r"[^\s\"=\\]+")
@@ -160,11 +159,9 @@ def _problem(exception: Document) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return escaped(value)
     if isinstance(value, int | float) or value is None:
-        return str(value)
-    return escaped(json_text(value))
+        return str(value)  # as `telemetry` writes it without a collector
+    return escaped(attribute_text(value))
 
 
 def _key(key: str) -> str:

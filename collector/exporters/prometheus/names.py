@@ -8,9 +8,7 @@ https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetric
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from collector.self_metrics.exposition import label_of, name_of
 
@@ -89,32 +87,6 @@ def metric_name(
     if words and not all(word in parts for word in words.split("_")):
         made += f"_{words}"
     return f"{made}_total" if monotonic else made
-
-
-def text_of(value: Any) -> str:
-    """An AnyValue as the text of a label."""
-    kind = value.WhichOneof("value")
-    if kind == "string_value":
-        return str(value.string_value)
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
-    if kind in ("int_value", "double_value"):
-        return str(getattr(value, kind))
-    if kind == "bytes_value":
-        return str(value.bytes_value.hex())
-    return "" if kind is None else msgspec.json.encode(structure(value)).decode()
-
-
-def structure(value: Any, depth: int = 0) -> Any:
-    """A list or map of AnyValues as plain values, not deeper than makes sense in a label."""
-    kind = value.WhichOneof("value")
-    if depth < 8 and kind == "array_value":
-        return [structure(each, depth + 1) for each in value.array_value.values]
-    if depth < 8 and kind == "kvlist_value":
-        return {each.key: structure(each.value, depth + 1) for each in value.kvlist_value.values}
-    if kind in ("string_value", "bool_value", "int_value", "double_value"):
-        return getattr(value, kind)
-    return None if kind is None else text_of(value) if kind == "bytes_value" else "..."
 
 
 def labels_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
