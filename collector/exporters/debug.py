@@ -162,7 +162,13 @@ def line(signal: Signal, document: Document) -> str:
     pairs |= document.get("attributes", {})
     words = [printable(str(word)) for word in head if word != ""]
     return " ".join(
-        [*words, *(f"{printable(key)}={printable(attribute_text(value))}" for key, value in pairs.items())]
+        [
+            *words,
+            *(
+                f"{printable(key)}={printable(attribute_text(value))}"
+                for key, value in pairs.items()
+            ),
+        ]
     )
 
 

@@ -26,8 +26,8 @@ PLACE = "exporters.otlp_http"
         ("{sending_queue: {enabled: false}, retry_on_failure: {enabled: false}}", None),
         (
             "retry_on_failure: {enabled: false}",
-            ["retry_on_failure.enabled has no effect: a sending_queue tries again until "
-             "retry_on_failure::max_elapsed_time is over"],
+            [("retry_on_failure.enabled has no effect: a sending_queue tries again until "
+             "retry_on_failure::max_elapsed_time is over")],
         ),
         (
             "sending_queue: {storage: file_storage, sizer: bytes, block_on_overflow: false}",
