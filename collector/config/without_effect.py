@@ -23,19 +23,20 @@ IN_MEMORY: Final = {
 def without_effect(facts: Facts) -> Iterator[str]:
     """One text for each key that is written and has no effect."""
     for section, component, path, node in facts.decoded:
-        if section != "exporters":
-            continue
         queue: Any = getattr(component.config, "sending_queue", None)
+        storage = getattr(queue, "storage", None)
+        if section != "exporters" or storage is None:
+            continue  # it has no queue, or one of its own kind
         wanted = written(node, "retry_on_failure", "enabled")
-        if queue is not None and wanted is not None and wanted.value is False:
+        if wanted is not None and wanted.value is False:
             why = "a sending_queue tries again until retry_on_failure::max_elapsed_time is over"
             yield warning(wanted, path, ("retry_on_failure", "enabled"), why)
         for key, why in IN_MEMORY.items():
             child = written(node, "sending_queue", key)
-            if queue is not None and queue.storage and child is not None:
+            if storage and child is not None:
                 yield warning(child, path, ("sending_queue", key), why)
         child = written(node, "sending_queue", "start")
-        if queue is not None and not queue.storage and child is not None:
+        if not storage and child is not None:
             yield warning(
                 child, path, ("sending_queue", "start"), "it is for a queue with `storage`"
             )

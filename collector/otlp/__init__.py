@@ -6,7 +6,6 @@ what is too large, `repair` saves the neighbours of what is broken, `json` is th
 `server_status` is what we answer and `client_status` what we are answered. Importers name this package.
 """
 
-from collector.otlp.attribute_text import attribute_text
 from collector.otlp.client_status import (
     ExportSuccess,
     read_response,
@@ -35,6 +34,7 @@ from collector.otlp.codec import (
 from collector.otlp.limits import TOO_LARGE
 from collector.otlp.repair import Limits
 from collector.otlp.server_status import response, retry_info, shorten, status
+from collector.otlp.value_text import attribute_text
 
 __all__ = [
     "BAD_IDS",
