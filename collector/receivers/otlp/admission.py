@@ -31,6 +31,7 @@ from collector.errors import (
     Unauthenticated,
     Unsupported,
     WrongMethod,
+    printable,
 )
 from collector.model import Batch, Consume, Host, Request, Signal, admit
 from collector.otlp import BAD_IDS, NOUNS, TOO_LARGE, Decoded, Encoding, decode, request_key
@@ -48,6 +49,7 @@ THREADS: Final = 2
 PATIENCE_S: Final = 60.0
 """How long the pipeline may take before the client is refused for now."""
 DELAY_S: Final = 1.0
+LONGEST_AGENT: Final = 80
 REASONS: Final[dict[type[CollectorError], str]] = {
     Unauthenticated: "unauthenticated",
     Malformed: "malformed",
@@ -136,6 +138,7 @@ class Admission:
         transport: str,
         compression: str = "",
         cap: int,
+        sender: str = "",
     ) -> Accepted:
         """
         Decode a body and give it to the pipeline; returning means that it is taken for good.
@@ -148,6 +151,7 @@ class Admission:
             transport: "grpc" or "http".
             compression: the content encoding, empty for none.
             cap: the most bytes that the body may have when it is decompressed.
+            sender: who sent it, for the log.
 
         Raises:
             Permanent: it can never be taken.
@@ -177,7 +181,7 @@ class Admission:
             else:
                 loop = asyncio.get_running_loop()
                 decoded = await loop.run_in_executor(self._threads, guarded, work)
-            self._count(decoded, signal, transport)
+            self._count(decoded, signal, transport, sender)
             if decoded.accepted:
                 await self._hand_on(decoded.batch, decoded.accepted, transport)
         return Accepted(decoded.rejected, decoded.message)
@@ -194,13 +198,22 @@ class Admission:
         finally:
             self._calls -= 1
 
-    def _count(self, decoded: Decoded, signal: Signal, transport: str) -> None:
+    def _count(self, decoded: Decoded, signal: Signal, transport: str, sender: str) -> None:
         """Count what decoding left out or changed."""
         for text, amount in decoded.reasons.items():
             reason = "ids" if text == BAD_IDS else "undecodable"
             reason = "too_large" if text.startswith(TOO_LARGE) else reason
             self.stats.add(
                 "otelier_receiver_rejected_items", amount, receiver=self.receiver, reason=reason
+            )
+            self._quiet_log.warning(
+                "%s are rejected (%s); the latest from %s: %d, %s",
+                NOUNS[signal].replace("_", " "),
+                reason,
+                sender or transport,
+                amount,
+                printable(text),
+                subject=f"items {reason}",
             )
         for kind, amount in decoded.repaired.items():
             if amount:
@@ -245,8 +258,24 @@ class Admission:
             raise
         self._items("accepted", amount, signal, transport)
 
-    def refused(self, transport: str, reason: str) -> None:
-        """Count a request that was not taken as a whole."""
+    def refused(self, transport: str, reason: str, sender: str, text: str) -> None:
+        """
+        Count a request that was refused as a whole, and say so once a minute and reason.
+
+        Args:
+            transport: "grpc" or "http".
+            reason: the word under which it is counted.
+            sender: who sent it.
+            text: what the sender was answered.
+        """
+        self._quiet_log.warning(
+            "Requests are refused (%s); the latest over %s from %s: %s",
+            reason,
+            transport,
+            sender,
+            printable(text),
+            subject=reason,
+        )
         self.stats.add(
             "otelier_receiver_refused_requests",
             receiver=self.receiver,
@@ -340,6 +369,12 @@ def reason_of(error: CollectorError) -> str:
     return next(
         (word for kind, word in REASONS.items() if isinstance(error, kind)), type(error).__name__
     )
+
+
+def sender_of(address: str, agent: str) -> str:
+    """A sender for the log: its address, and the program that it says it is."""
+    shown = printable(agent[:LONGEST_AGENT])
+    return f"{address} ({shown})" if shown else address
 
 
 class Undecodable(Permanent):

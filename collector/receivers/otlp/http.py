@@ -31,7 +31,7 @@ from collector.errors import (
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import Encoding, response, status
-from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_of
+from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_of, sender_of
 from collector.receivers.otlp.auth import Access, Auth, exposed
 from collector.receivers.otlp.cors import Cors
 from collector.receivers.otlp.http_connection import Connection
@@ -196,9 +196,9 @@ class App:
             return
         except CollectorError as error:
             extra += headers_of(error)
-            code, body = self.error(error, spoken)
+            code, body = self.error(error, spoken, scope)
         except Refused as error:
-            self.admission.refused("http", error.reason)
+            self.admission.refused("http", error.reason, sender(scope), str(error))
             if error.status_code == 421:
                 extra.append((b"connection", b"close"))
             code, body = error.status_code, status(error.code, str(error), None, spoken)
@@ -206,12 +206,13 @@ class App:
             # Nothing of ours may become a 500, which makes senders drop the data.
             self.admission.log.exception("Answering a request failed")
             extra.append((b"retry-after", b"1"))
-            code, body = self.error(Retryable(f"internal error: {type(error).__name__}"), spoken)
+            internal = Retryable(f"internal error: {type(error).__name__}")
+            code, body = self.error(internal, spoken, scope)
         await reply(send, code, [*self.headers, *extra], CONTENT_TYPES[spoken], body)
 
-    def error(self, error: CollectorError, spoken: Encoding) -> tuple[int, bytes]:
+    def error(self, error: CollectorError, spoken: Encoding, scope: Scope) -> tuple[int, bytes]:
         """Status and body for an error of ours, which is counted."""
-        self.admission.refused("http", reason_of(error))
+        self.admission.refused("http", reason_of(error), sender(scope), str(error))
         http, grpc = answer(error)
         delay_s = error.delay_s if isinstance(error, Retryable) else None
         return http, status(grpc, str(error), delay_s, spoken)
@@ -252,6 +253,7 @@ class App:
             transport="http",
             compression=compression,
             cap=cap,
+            sender=sender(scope),
         )
         return response(signal, taken.rejected, taken.message, encoding)
 
@@ -333,6 +335,13 @@ async def reply(
         head += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": code, "headers": head})
     await send({"type": "http.response.body", "body": body})
+
+
+def sender(scope: Scope) -> str:
+    """Who sent a request, for the log."""
+    client = scope.get("client")
+    agent = header(scope["headers"], b"user-agent").decode("latin-1")
+    return sender_of(client[0] if client else "a unix socket", agent)
 
 
 def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
