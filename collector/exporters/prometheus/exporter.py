@@ -30,6 +30,7 @@ from collector.exporters.prometheus.names import (
 )
 from collector.exporters.prometheus.values import DELTA, NO_VALUE, Value
 from collector.http.server import is_local, serving
+from collector.http.visitors import NoVisitors
 from collector.model import Batch, Duration, Host, Signal
 from collector.otlp import attribute_text, points
 from collector.pipeline.deduplication import Repeats
@@ -150,7 +151,7 @@ class Prometheus:
         """
         page = Page(self.families, openmetrics=self.config.enable_open_metrics)
         self.endpoints["http"] = await self._stack.enter_async_context(
-            serving(page, self.config.endpoint)
+            serving(NoVisitors(page, self.config.endpoint), self.config.endpoint)
         )
         if not is_local(self.config.endpoint):
             self.host.log.warning(

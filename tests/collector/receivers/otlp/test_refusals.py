@@ -62,5 +62,7 @@ def test_over_grpc(start, caplog):
     """The same for calls."""
     with start(grpc_config=Grpc(endpoint="localhost:0")) as server, pytest.raises(grpc.RpcError):
         server.export(Signal.LOGS, b"\xff\xff")
-    start_of_line = "Requests are refused (malformed); the latest over grpc from 127.0.0.1 (grpc-python"
+    start_of_line = (
+        "Requests are refused (malformed); the latest over grpc from 127.0.0.1 (grpc-python"
+    )
     assert lines(caplog)[-1].startswith(start_of_line)
