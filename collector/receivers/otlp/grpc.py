@@ -256,8 +256,26 @@ class Server:
                 transport="grpc",
                 cap=self.config.message_limit(),
                 sender=sender(context),
+                exchange=Call(),
             )
+        taken.attempt.answered()
         return response(signal, taken.rejected, taken.message, "protobuf")
+
+
+class Call:
+    """
+    How a call fares: gRPC cancels the handler when the client leaves, and then the try has failed.
+
+    What happens to an answer that was handed to gRPC is not to be had from it.
+    """
+
+    def broken(self) -> bool:
+        """The handler would have been cancelled."""
+        return False
+
+    def delivered(self) -> bool | None:
+        """It was handed over while the client was there."""
+        return True
 
 
 def sender(context: Any) -> str:

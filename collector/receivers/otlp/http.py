@@ -35,6 +35,7 @@ from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_o
 from collector.receivers.otlp.auth import Access, Auth, exposed
 from collector.receivers.otlp.cors import Cors
 from collector.receivers.otlp.http_connection import Connection
+from collector.receivers.otlp.resends import Try
 from collector.receivers.otlp.sockets import listen_all, where
 from collector.receivers.otlp.tls import Identity, Tls
 from collector.stats import QuietLog
@@ -185,13 +186,14 @@ class App:
         extra: list[tuple[bytes, bytes]] = []
         spoken: Encoding = encoding or "json"
         code = 200
+        attempt: Try | None = None
         try:
             extra += self.visitor(scope)
             if scope["method"] == "OPTIONS" and header(headers, PREFLIGHT):
                 await reply(send, 204, [*self.headers, *extra], b"", b"")
                 return
             with self.admission.charge() as charge:
-                body = await self.request(scope, receive, encoding, charge)
+                body, attempt = await self.request(scope, receive, encoding, charge)
         except Gone:
             return
         except CollectorError as error:
@@ -209,6 +211,11 @@ class App:
             internal = Retryable(f"internal error: {type(error).__name__}")
             code, body = self.error(internal, spoken, scope)
         await reply(send, code, [*self.headers, *extra], CONTENT_TYPES[spoken], body)
+        if attempt is not None:
+            if attempt.exchange is None or attempt.exchange.broken():
+                attempt.fail()
+            else:
+                attempt.answered()
 
     def error(self, error: CollectorError, spoken: Encoding, scope: Scope) -> tuple[int, bytes]:
         """Status and body for an error of ours, which is counted."""
@@ -219,8 +226,8 @@ class App:
 
     async def request(
         self, scope: Scope, receive: Receive, encoding: Encoding | None, charge: MemoryCharge
-    ) -> bytes:
-        """The body of the answer to a good request."""
+    ) -> tuple[bytes, Try]:
+        """The body of the answer to a good request, and who is told that it was written."""
         headers = scope["headers"]
         self.access.check(lambda name: values_of(headers, name.encode("latin-1")))
         signal = self.paths.get(scope["path"])
@@ -254,8 +261,9 @@ class App:
             compression=compression,
             cap=cap,
             sender=sender(scope),
+            exchange=scope["otelier.exchange"],
         )
-        return response(signal, taken.rejected, taken.message, encoding)
+        return response(signal, taken.rejected, taken.message, encoding), taken.attempt
 
     def visitor(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """
