@@ -36,10 +36,13 @@ EXPORTERS: Final = {
 }
 CONNECTORS: Final = {
     "count": "collector.connectors.count:Count",
+    "service_graph": "collector.connectors.servicegraph:ServiceGraph",
     "servicegraph": "collector.connectors.servicegraph:ServiceGraph",
+    "span_metrics": "collector.connectors.spanmetrics:SpanMetrics",
     "spanmetrics": "collector.connectors.spanmetrics:SpanMetrics",
 }
 EXTENSIONS: Final = {
+    "bearer_token_auth": "collector.extensions.bearertokenauth:BearerTokenAuth",
     "bearertokenauth": "collector.extensions.bearertokenauth:BearerTokenAuth",
     "file_storage": "collector.wal.storage:FileStorage",
     "health_check": "collector.extensions.health_check:HealthCheck",

@@ -106,7 +106,7 @@ def ls(*, asking: Where, as_json: bool) -> None:
 @click.argument("letter_id")
 @store_options
 def show(*, asking: Where, letter_id: str) -> None:
-    """Print the document of a dead letter, byte for byte."""
+    """Print the document of a dead letter, as JSON."""
 
     async def question(store: Store) -> DeadLetter | None:
         async for letter in _letters(store):
@@ -117,7 +117,7 @@ def show(*, asking: Where, letter_id: str) -> None:
     found = _with(asking, question, read_only=True)
     if found is None:
         raise click.ClickException(f"there is no dead letter {clip(letter_id)}")
-    click.echo(found.data)
+    write(found.data.decode(errors="replace") + "\n")
 
 
 @dead_letters.command("retry")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from collector.cli.options import config_options
-from collector.cli.render import clip
+from collector.cli.render import clip, write
 from collector.cli.source import open_store
 from collector.stores.base import dumps
 from collector.stores.mongodb.store import MongoDB
@@ -60,7 +60,7 @@ def init(
     found = asyncio.run(run())
     for difference in found:
         if as_json:
-            click.echo(dumps(difference).decode())
+            write(f"{dumps(difference).decode()}\n")
         else:
             click.echo(clip(f"{difference.collection}: {difference.what}"))
     if found:

@@ -20,6 +20,7 @@ import click
 import msgspec
 
 from collector.cli.options import config_options, load_config
+from collector.cli.render import write
 from collector.errors import Retryable
 from collector.model import Host
 from collector.otlp import encode_json, new_message
@@ -122,7 +123,7 @@ def ls(*, folder: Path, as_json: bool) -> None:
         )
     for row in rows:
         if as_json:
-            click.echo(msgspec.json.encode(row).decode())
+            write(f"{msgspec.json.encode(row).decode()}\n")
         else:
             waits = "nothing waits"
             if row["requests"]:
@@ -167,7 +168,7 @@ def peek(*, folder: Path, exporter: str, limit: int, dead_letters: bool) -> None
     if dead_letters:
         letters = read_letters(Files(), letters_path(folder, exporter))
         for letter in itertools.islice(letters, limit):
-            click.echo(_letter(letter))
+            write(f"{_letter(letter)}\n")
         return
     cursors, _ = load_cursors(Files(), folder / "cursors")
     cursor = cursors.get(exporter)
@@ -176,7 +177,7 @@ def peek(*, folder: Path, exporter: str, limit: int, dead_letters: bool) -> None
     for record in itertools.islice(_waiting(_log(folder), cursor), limit):
         message = new_message(record.signal)
         message.ParseFromString(record.payload)
-        click.echo(encode_json(message, record.signal).decode())
+        write(f"{encode_json(message, record.signal).decode()}\n")
 
 
 def _letter(letter: DeadLetter) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from collector.documents.visible import visible_text
 from collector.stores.base import Document, dumps
 
 LEVEL_STYLES: Final[dict[str, dict[str, Any]]] = {
@@ -116,9 +117,14 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def write(text: str) -> None:
-    """Print text; a character that the output's encoding lacks is spelled out."""
+    """
+    Print text; a character that the output's encoding lacks is spelled out.
+
+    So is one that steers a terminal or hides something, which in JSON is the same JSON. Only the
+    escape codes of colours are our own: data has none left by then.
+    """
     encoding = sys.stdout.encoding or "ascii"
-    plain = text.encode(encoding, "backslashreplace").decode(encoding)
+    plain = visible_text(text).encode(encoding, "backslashreplace").decode(encoding)
     click.echo(plain, nl=False, color=True)
 
 

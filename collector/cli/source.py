@@ -73,6 +73,9 @@ class Running:
     """
 
     def __init__(self, endpoint: str, token: str = "") -> None:
+        if "@" in endpoint:
+            text = "no user or password belongs here: set COLLECTOR_QUERY_TOKEN, and write http://host:port"
+            raise click.BadParameter(text, param_hint="--endpoint")
         url = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
         try:
             port = url.port

@@ -3,12 +3,14 @@
 
 The algorithm is the OpenTelemetry Collector's, oddities included, because secrets and paths in
 running configurations rely on them: the innermost reference first; an odd number of `$` before it
-escapes it and ends the expansion of that string; what was inserted is expanded again; at last `$$`
-becomes `$` everywhere. A value that is exactly one `${...}` may become a list or a map and keeps
+escapes it; what was inserted is expanded again; at last `$$` becomes `$` everywhere. One oddity is
+not kept: there, an escaped reference ends the expansion of its string, and what stands behind it
+goes to the component as `${NAME}` without a word. A value that is exactly one `${...}` may become a list or a map and keeps
 its text beside it (see nodes.py). Rounds, retrievals and sizes are bounded, because a variable can
 name itself.
 """
 
+import re
 from dataclasses import replace
 from typing import Final
 
@@ -28,7 +30,7 @@ class _TooManyError(Exception):
 
 
 def find(text: str) -> str:
-    """The reference to expand next: the first `}` and the last `${` before it; "" for none."""
+    """The reference to expand next: the first `}` and the last `${` before it; "" for none left."""
     start = 0
     while (close := text.find("}", start)) >= 0:
         opened = text.rfind("${", start, close)
@@ -37,7 +39,9 @@ def find(text: str) -> str:
             continue
         before = text[start:opened]
         dollars = len(before) - len(before.rstrip("$"))
-        return "" if dollars % 2 else text[opened : close + 1]
+        if dollars % 2 == 0:
+            return text[opened : close + 1]
+        start = close + 1
     return ""
 
 
@@ -112,7 +116,8 @@ class Expansion:
             # Lines inside an included file are the file's; a variable has none of its own.
             inside = reference.startswith("${file:") and not isinstance(found.node.value, str)
             return found.node if inside else moved(found.node, node.mark)
-        spliced = text.replace(reference, found.text)
+        unescaped = rf"(?<!\$)((?:\$\$)*){re.escape(reference)}"
+        spliced = re.sub(unescaped, lambda match: match[1] + found.text, text)
         if len(spliced) > LARGEST:
             raise _TooManyError
         return Node(spliced, node.mark, newline=node.newline)

@@ -23,6 +23,7 @@ from collector.config.nodes import Mark, Node, go_type, plain
 from collector.config.problems import Problems, located, nearest, quote
 from collector.config.sources import Retriever, gather
 from collector.config.telemetry import IN_EFFECT, ServiceTelemetry
+from collector.config.without_effect import without_effect
 from collector.model import Signal
 
 SECTIONS: Final = ("receivers", "processors", "exporters", "connectors", "extensions")
@@ -63,6 +64,8 @@ def load(
     config = loading.config(root)
     if validate:
         checks.run(config, loading.facts, problems)
+        for text in without_effect(loading.facts):
+            problems.warn(text)
     problems.stop()
     return config
 

@@ -2,8 +2,9 @@
 The connector servicegraph: from spans to the edges between services.
 
 A request from one service to another is a client span and, below it, a server span, often in
-different batches. The first of the two waits for the other for a short time; together they are one
-edge. A span that stays alone still shows an edge when it names its peer (`peer.service`, a
+different batches; of a message it is a producer and a consumer, which may be in a trace of its own
+that links to the producer. The first of the two waits for the other for a short time; together they
+are one edge. A span that stays alone still shows an edge when it names its peer (`peer.service`, a
 database), or when it is the root of a trace: then the client is "user". Names and labels are those
 of the OpenTelemetry Collector and of Grafana Tempo, so Grafana's service graph works.
 
@@ -29,6 +30,8 @@ from collector.pipeline.deduplication import Repeats
 SCOPE: Final = "traces_service_graph"
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 ERROR: Final = 2
+MOST_LINKS: Final = 32
+"""Links of one consumer that are looked at."""
 NAMES: Final = {
     "total": "traces_service_graph_request_total",
     "failed": "traces_service_graph_request_failed_total",
@@ -37,6 +40,9 @@ NAMES: Final = {
     "unpaired": "traces_service_graph_unpaired_spans_total",
     "dropped": "traces_service_graph_dropped_spans_total",
 }
+
+Ids = tuple[str, bytes, bytes]
+"""Tenant, trace id and span id of the span in front."""
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +64,7 @@ class Half:
     until: float
     client: bool
     root: bool = False
+    paired: bool = False
     peer: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -126,7 +133,7 @@ class ServiceGraph:
         self.host = host
         self._clock = clock
         self._repeats = Repeats()
-        self._waiting: OrderedDict[tuple[str, bytes, bytes], Half] = OrderedDict()
+        self._waiting: OrderedDict[Ids, Half] = OrderedDict()
         self._graphs: dict[str, Graph] = {}
         self._flushing = Flushing(host, next, config.metrics_flush_interval, self.messages)
         self._expiring: asyncio.Task[None] | None = None
@@ -182,23 +189,49 @@ class ServiceGraph:
                 self._edge(tenant, half, other(half, database), "database")
                 return
             half.peer = first(self.config.virtual_node_peer_attributes, own)
-        link = span.span_id if client else span.parent_span_id
-        if not link:  # a root has no other half
-            half.root = True
+        half.root = not client and not span.parent_span_id
+        keys = [(tenant, *ids) for ids in self._ids(span, client=client)]
+        if keys:
+            self._pair(keys, half, messaging=span.kind in (PRODUCER, CONSUMER))
+        else:  # a root has no other half
             self._alone(tenant, half)
+
+    def _ids(self, span: Any, *, client: bool) -> Iterator[tuple[bytes, bytes]]:
+        """
+        Where the other half may be: below a client, above a server.
+
+        A consumer is often the root of a trace of its own, and names what was sent in its links.
+        """
+        if client:
+            yield span.trace_id, span.span_id
             return
-        key = (tenant, span.trace_id, link)
-        found = self._waiting.get(key)
-        if found is not None and found.client != client:
-            del self._waiting[key]
-            kind = "messaging_system" if span.kind in (PRODUCER, CONSUMER) else ""
-            pair = (half, found) if client else (found, half)
-            self._edge(tenant, *pair, kind)
-        elif found is None and len(self._waiting) >= self.config.store.max_items:
+        found = dict.fromkeys([(span.trace_id, span.parent_span_id)] if span.parent_span_id else ())
+        if span.kind == CONSUMER:
+            for link in span.links[:MOST_LINKS]:
+                found[link.trace_id, link.span_id] = None
+        yield from found
+
+    def _pair(self, keys: list[Ids], half: Half, *, messaging: bool) -> None:
+        """Make an edge with each other half that waits; wait for those that do not."""
+        tenant = keys[0][0]
+        missing = []
+        for key in keys:
+            found = self._waiting.get(key)
+            if found is None:
+                missing.append(key)
+            elif found.client != half.client:
+                del self._waiting[key]
+                found.paired = half.paired = True
+                pair = (half, found) if half.client else (found, half)
+                self._edge(tenant, *pair, "messaging_system" if messaging else "")
+        room = max(0, self.config.store.max_items - len(self._waiting))
+        for key in missing[:room]:
+            self._waiting[key] = half
+        if half.paired or missing[:room]:
+            return
+        if missing:
             self._graph(tenant).tables["dropped"].add((), time.time_ns())
             self.host.stats.add("otelier_connector_dropped_spans", connector=self.host.id)
-        elif found is None:
-            self._waiting[key] = half
         else:  # a second server span below one client span: an edge from the same client
             self._alone(tenant, half)
 
@@ -208,7 +241,10 @@ class ServiceGraph:
             key = next(iter(self._waiting))
             if self._waiting[key].until > now:
                 return
-            self._alone(key[0], self._waiting.pop(key))
+            half = self._waiting.pop(key)
+            if not half.paired:
+                half.paired = True  # it may wait under further keys
+                self._alone(key[0], half)
 
     def _alone(self, tenant: str, half: Half) -> None:
         """An edge to a node that sends no spans, if its name is known."""

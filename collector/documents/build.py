@@ -64,7 +64,8 @@ from when it has the canonical name and the right type; an application's own spe
 Ids: 4 bytes of seconds of the item's own time, then 8 bytes of identity, so that inserts stay at
 the right edge of an index and a replay collides instead of duplicating: spans from (tenant, trace
 id, span id), log records from their `log.record.uid`, else from the request's key and the index
-in the request, points from (series, time, start). Nothing that depends on arrival enters.
+in the request, points from (series, time, start), and without a time from the request, too. The
+key of a request is that of its first try (decision 13); nothing else that depends on arrival enters.
 
 As JSON (`dumps`, `loads`) dates are ISO 8601 with zone, and what JSON cannot say is said in
 MongoDB's Extended JSON: {"$binary": {"base64": ...}} and {"$numberDouble": "NaN"}; a map of the user's with one of these
@@ -342,6 +343,7 @@ def _metrics(request: Document, batch: Batch) -> list[Document]:
     found: list[Document] = []
     arrived = received_at(batch)
     tenant = batch.request.tenant
+    key, index = batch.request.key, 0
     for group in request.get("resource_metrics", ()):
         resource = _resource(group, arrived)
         # Sorted, so that a client that shuffles its attributes feeds the same series.
@@ -361,7 +363,10 @@ def _metrics(request: Document, batch: Batch) -> list[Document]:
                 word = base.get("temporality", "")
                 series = dumps([base["name"], kind, base.get("unit", ""), word, scope_name])
                 for point in points:
-                    _point(point, kind, base, (tenant, owner, series))
+                    # Without a time of its own a point is told apart by the request that brought it.
+                    index += 1
+                    own = b"" if point.get("time_unix_nano") else b"%b %d" % (key, index)
+                    _point(point, kind, base, (tenant, owner, series + own))
                 found += points
     return found
 

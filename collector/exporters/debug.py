@@ -22,7 +22,7 @@ import msgspec
 from collector.documents.build import Document, documents, dumps
 from collector.errors import printable
 from collector.model import Batch, Host, Signal
-from collector.otlp import GROUPS, count, items, resources
+from collector.otlp import GROUPS, attribute_text, count, items, resources
 
 STREAMS: Final = ("stdout", "stderr")
 INDENT: Final = "    "
@@ -162,7 +162,13 @@ def line(signal: Signal, document: Document) -> str:
     pairs |= document.get("attributes", {})
     words = [printable(str(word)) for word in head if word != ""]
     return " ".join(
-        [*words, *(f"{printable(key)}={printable(str(value))}" for key, value in pairs.items())]
+        [
+            *words,
+            *(
+                f"{printable(key)}={printable(attribute_text(value))}"
+                for key, value in pairs.items()
+            ),
+        ]
     )
 
 

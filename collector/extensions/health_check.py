@@ -20,6 +20,7 @@ import msgspec
 
 from collector.errors import CollectorError, Retryable
 from collector.http.server import serving
+from collector.http.visitors import NoVisitors, host_name
 from collector.model import Host
 
 PLAIN: Final = b"text/plain; charset=utf-8"
@@ -80,7 +81,7 @@ class HealthCheck:
     async def __aenter__(self) -> Self:
         """Start to answer."""
         self.endpoints["http"] = await self._stack.enter_async_context(
-            serving(self, self.config.endpoint)
+            serving(NoVisitors(self, self.config.endpoint), self.config.endpoint)
         )
         return self
 
@@ -140,12 +141,6 @@ class HealthCheck:
             "uptime": go_duration(time.time() - self.health.since_unix_s) if ready else "",
         }
         return status, b"application/json", json.dumps(answer).encode()
-
-
-def host_name(endpoint: str) -> str:
-    """The host of `host:port`, in lower case."""
-    name, colon, _ = endpoint.rpartition(":")
-    return (name if colon and not endpoint.endswith("]") else endpoint).strip("[]").lower()
 
 
 def go_duration(seconds: float) -> str:

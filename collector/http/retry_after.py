@@ -23,7 +23,9 @@ ABOUT_THE_DATA: Final = frozenset({400, 413, 422})
 
 
 def problem_of(url: str) -> str:
-    """Why an address cannot be used; empty when it can."""
+    """Why an address cannot be used; empty when it can. A password in it is not repeated."""
+    if "@" in url:
+        return "put the credential into `headers`, it would be shown here"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -31,8 +33,6 @@ def problem_of(url: str) -> str:
         return f'cannot use "{url}": {error}'
     if parts.scheme not in ("http", "https"):
         return f'"{url}" must begin with http:// or https://'
-    if "@" in parts.netloc:
-        return "put the credential into `headers`, it would be shown here"
     if not parts.hostname or port == 0 or not url.isascii() or not url.isprintable() or " " in url:
         return f'cannot use "{url}": write http://host:port'
     return ""

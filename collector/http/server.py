@@ -52,6 +52,8 @@ def listen(endpoint: str) -> socket.socket:
     """
     if endpoint.startswith(UNIX):
         return listen_unix(Path(endpoint.removeprefix(UNIX)))
+    if "@" in endpoint:
+        raise StartFailed("cannot listen: an endpoint has no user or password; write host:port")
     host, colon, port = endpoint.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise StartFailed(f'cannot listen on "{endpoint}": write host:port, like localhost:4318')

@@ -34,6 +34,7 @@ from collector.otlp.codec import (
 from collector.otlp.limits import TOO_LARGE
 from collector.otlp.repair import Limits
 from collector.otlp.server_status import response, retry_info, shorten, status
+from collector.otlp.value_text import attribute_text
 
 __all__ = [
     "BAD_IDS",
@@ -46,6 +47,7 @@ __all__ = [
     "Encoding",
     "ExportSuccess",
     "Limits",
+    "attribute_text",
     "count",
     "decode",
     "encode",

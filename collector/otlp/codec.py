@@ -32,6 +32,7 @@ from collector.otlp import json as otlp_json
 from collector.otlp import limits as otlp_trim
 from collector.otlp import repair, sizing
 from collector.otlp.repair import Limits
+from collector.otlp.wrong_signal import check_types
 
 Encoding = Literal["protobuf", "json"]
 
@@ -82,7 +83,8 @@ class Decoded:
         rejected: items that are refused for good.
         reasons: why, and how many for each reason.
         repaired: what was repaired and how often, by kind: `utf8` (fields), `depth` (values), `ids`
-            (records that lost an id), `attributes` (cut off), `keys`, `values` and `records` (cut).
+            (records that lost an id), `integer` (beyond 64 bits in JSON, kept as a double),
+            `attributes` (cut off), `keys`, `values` and `records` (cut).
         warning: what the sender should know although nothing was refused.
     """
 
@@ -184,6 +186,9 @@ def decode(
             message = parse(body)
         except DecodeError as error:
             raise Malformed("the body is no protobuf message of this signal") from error
+    first = next((item for _, _, item in items(Batch(signal, message, request, None))), None)
+    if first is not None and encoding == "protobuf":
+        check_types(NOUNS[signal], first)
     wire: bytes | None = body
     before = reasons.total() + repaired["ids"]
     check_ids(signal, message, reasons, repaired)

@@ -21,7 +21,18 @@ from typing import Any, Final, NoReturn
 from google.protobuf.descriptor import Descriptor
 
 from collector.errors import Malformed
-from collector.otlp.json_values import WIRE_KINDS, Kind, Wrong, plainer, reader, replaced, word
+from collector.otlp.json_values import (
+    PACKED,
+    WIDE,
+    WIRE_KINDS,
+    Kind,
+    Wrong,
+    plainer,
+    read_float,
+    reader,
+    replaced,
+    word,
+)
 from collector.otlp.repair import (
     ANY_VALUE,
     ITEM_DEPTH,
@@ -32,6 +43,7 @@ from collector.otlp.repair import (
     over,
     too_deep,
 )
+from collector.otlp.wrong_signal import NAMED, check_names
 
 KEY_VALUE: Final = "opentelemetry.proto.common.v1.KeyValue"
 ITEM_FIELDS: Final = {"spans", "metrics", "log_records"}
@@ -63,6 +75,8 @@ class Member:
     child: "Table | None"
     items: bool
     plain: Callable[[Any], Any]
+    double: int = 0
+    """Of an integer, the tag of the double that may stand in its place; 0 for none."""
 
 
 @dataclass(slots=True)
@@ -93,12 +107,16 @@ class Read:
         refused: why records were left out, and how many.
         repaired: what was repaired and how often, by kind.
         misspelt: names in snake_case, which OTLP/JSON ignores.
+        unknown: the first few names of members that nothing is known of.
+        listed: whether there was a list of spans, metrics or log records.
     """
 
     data: bytes = b""
     refused: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     misspelt: dict[str, None] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    listed: bool = False
 
 
 def table(descriptor: Descriptor, known: dict[str, Table]) -> Table:
@@ -121,6 +139,10 @@ def table(descriptor: Descriptor, known: dict[str, Table]) -> Table:
             items=one.name in ITEM_FIELDS and one.is_repeated,
             plain=plainer(one) if child is None else functools.partial(plain, table=child),
         )
+        oneof = () if one.containing_oneof is None else one.containing_oneof.fields
+        if one.type in WIDE:
+            tags = [each.number << 3 | 1 for each in oneof if each.type == Kind.TYPE_DOUBLE]
+            member.double = tags[0] if tags else 0
         made.members[one.json_name] = member
         made.writers[one.number] = member
         if one.name != one.json_name:
@@ -196,6 +218,8 @@ def read(body: bytes, top: Table) -> Read:
         _Reader(result).message(value, top, 0, out)
     except Wrong as error:
         raise Malformed(f"the body is no OTLP request: {error}") from error
+    if not result.listed:
+        check_names(next(iter(top.members)), [*result.misspelt, *result.unknown])
     result.data = bytes(out)
     return result
 
@@ -216,6 +240,8 @@ class _Reader:
             if member is None:
                 if name in table.snake:
                     self.result.misspelt[name] = None
+                elif len(self.result.unknown) < NAMED:
+                    self.result.unknown.append(name)
                 continue
             if member.repeated:
                 self.repeated(inner, member, depth, out)
@@ -244,6 +270,7 @@ class _Reader:
             raise Wrong(f"{member.name} must be a list, not {word(values)}")
         if member.child is not None:
             if member.items and depth == ITEM_DEPTH - 1:
+                self.result.listed = True
                 self.items(values, member, depth, out)
                 return
             pairs = member.child.name == KEY_VALUE
@@ -268,7 +295,16 @@ class _Reader:
 
     def scalar(self, value: Any, member: Member, out: bytearray) -> None:
         """Append one value that is no message."""
-        data = self.scalar_bytes(value, member)
+        try:
+            data = self.scalar_bytes(value, member)
+        except Wrong:
+            if not member.double or isinstance(value, bool):
+                raise
+            # JavaScript writes 1e21 and 2**63 as integers: no int64, but a number all the same.
+            data = read_float(value, PACKED[Kind.TYPE_DOUBLE].pack)
+            self.result.repaired["integer"] += 1
+            out += encode_varint(member.double) + data
+            return
         out += encode_varint(member.tag)
         if member.tag & 7 == 2:
             out += encode_varint(len(data))

@@ -157,6 +157,9 @@ class ProbabilisticSampler:
                     try:
                         kept.append(decide(item))
                     except Unusable as reason:
+                        if self._ratio >= 1:  # everything is wanted, whatever is known of it
+                            kept.append(True)
+                            continue
                         self._quiet_log.warning("An item cannot be sampled properly: %s", reason)
                         kept.append(not self.config.fail_closed)
                         unusable += self.config.fail_closed

@@ -3,8 +3,9 @@ Prometheus' text formats, written: 0.0.4 for everybody, OpenMetrics 1.0 for thos
 
 A `Family` is one metric with its samples. The same families serve both formats; only OpenMetrics
 has exemplars. `Page` answers scrapes over HTTP. The own metrics of the collector and the
-`prometheus` exporter stand on this module. (The usual client library is not used: it owns a global
-registry and a model of its own, and what is needed of it is this file.)
+`prometheus` exporter stand on this module. (The usual client library cannot write them: it gives every
+counter the ending `_total`, and the OpenTelemetry Collector's own metrics have none. Its parser, and
+a real Prometheus, read what this writes in the tests.)
 """
 
 import asyncio

@@ -25,6 +25,7 @@ from typing import Final
 from collector.config import PrometheusReader, Reader, ServiceTelemetry
 from collector.errors import StartFailed
 from collector.http.server import is_local, serving
+from collector.http.visitors import NoVisitors
 from collector.self_metrics.exposition import Family, Page, Sample, label_of, name_of, number
 from collector.stats import BOUNDS, Number, Stats
 
@@ -112,7 +113,7 @@ class OwnMetrics:
     async def _start(self, reader: PrometheusReader, *, must: bool) -> bool:
         endpoint = f"{reader.host}:{reader.port}"
         stack = contextlib.AsyncExitStack()
-        page = Page(lambda: self.families(reader))
+        page = NoVisitors(Page(lambda: self.families(reader)), endpoint)
         try:
             address = await stack.enter_async_context(serving(page, endpoint, grace_s=1))
         except StartFailed as error:

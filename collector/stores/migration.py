@@ -118,7 +118,9 @@ class Journal:
         """Replace the file; after a power cut it is the old one or this one."""
         beside = self.path.with_name(f"{self.path.name}.new")
         try:
-            with beside.open("wb") as file:
+            beside.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(beside, flags, 0o640), "wb") as file:
                 file.write(msgspec.json.encode(self.state))
                 file.flush()
                 os.fsync(file.fileno())

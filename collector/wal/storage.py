@@ -117,6 +117,11 @@ class FileStorage:
             else "no fsync: a power cut loses what was answered"
         )
 
+    @property
+    def state_folder(self) -> Path:
+        """Where receivers remember what must outlive a kill (decision 13)."""
+        return self.folder
+
     # --- life cycle ---
 
     async def __aenter__(self) -> Self:

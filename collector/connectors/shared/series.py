@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from collector.model import Duration
+from collector.otlp import attribute_text
 
 BUCKETS: Final = tuple(
     Duration(millis / 1000)
@@ -128,15 +129,11 @@ def put(attributes: Any, pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """An AnyValue as a plain scalar that can be part of a key; lists and maps as their text."""
+    """An AnyValue as a plain scalar that can be part of a key; lists, maps and bytes as text."""
     kind = value.WhichOneof("value")
     if kind in ("string_value", "bool_value", "int_value", "double_value"):
         return getattr(value, kind)
-    if kind is None:
-        return ""
-    if kind == "bytes_value":
-        return value.bytes_value.hex()
-    return " ".join(str(value).split())[:1024]
+    return attribute_text(value)[:1024]
 
 
 def attributes_of(owner: Any) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from collector.documents.build import Document, dumps, rebuild
-from collector.documents.build import text as json_text
+from collector.documents.visible import visible_json
 from collector.model import Batch, Signal
-from collector.otlp import encode, encode_json
+from collector.otlp import attribute_text, encode, encode_json
 
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]"
+)
 _BARE: Final = re.compile(r"[^\s\"=\\]+")
 _NAMED: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _HIDDEN: Final = frozenset({"log.record.uid"})
@@ -43,12 +45,12 @@ def encoded(style: str, batch: Batch, found: list[Document] | None) -> bytes:
             write without making documents.
     """
     if style == "otlp_json":
-        return encode_json(_message(batch, found), batch.signal) + b"\n"
+        return visible_json(encode_json(_message(batch, found), batch.signal)) + b"\n"
     if style == "otlp_proto":
         data = encode(batch) if found is None else _message(batch, found).SerializeToString()
         return len(data).to_bytes(4) + data
     if style == "json":
-        return b"".join(dumps(document) + b"\n" for document in found or ())
+        return visible_json(b"".join(dumps(document) + b"\n" for document in found or ()))
     write = text_line if style == "text" else logfmt_line
     lines = "".join(f"{write(document, batch.signal)}\n" for document in found or ())
     return lines.encode("utf-8", "backslashreplace")
@@ -66,7 +68,9 @@ def escaped(value: str) -> str:
 def _escape(found: re.Match[str]) -> str:
     character = found[0]
     code = ord(character)
-    return _NAMED.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+    return _NAMED.get(character) or (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 def text_line(document: Document, signal: Signal) -> str:
@@ -160,11 +164,9 @@ def _problem(exception: Document) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return escaped(value)
     if isinstance(value, int | float) or value is None:
-        return str(value)
-    return escaped(json_text(value))
+        return str(value)  # as `telemetry` writes it without a collector
+    return escaped(attribute_text(value))
 
 
 def _key(key: str) -> str:

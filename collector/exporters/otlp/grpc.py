@@ -99,6 +99,8 @@ class Otlp:
             found = ENDPOINT.fullmatch(self.endpoint)
             if not self.endpoint:
                 yield 'requires a non-empty "endpoint"'
+            elif "@" in self.endpoint:
+                yield "endpoint: put the credential into `headers`, it would be shown here"
             elif found is None or not 0 < int(found["port"]) < 65536:
                 yield f'endpoint: cannot use "{self.endpoint}": write host:port, like gateway:4317'
             if self.timeout < 0:

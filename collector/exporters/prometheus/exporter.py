@@ -5,6 +5,12 @@ It keeps the latest state of every series in memory, under the names of OpenTele
 compatibility page, and writes them when a scrape asks. Series that are not heard of for
 `metric_expiration` are forgotten, and there is a limit to how many are kept, so that a client that
 makes up names cannot fill the memory.
+
+Prometheus has fewer names than OTLP: `user.id` and `user_id` are one label there, and an attribute
+may be called `job` or `le`. A label that is taken is renamed (`exported_job`), and what would still
+be the same series as another one is left out and counted, because a sum of two things, or a value
+that jumps between them, is a wrong answer. So each series remembers whose it is, as a hash of what
+OTLP says of it.
 """
 
 import re
@@ -16,11 +22,17 @@ from typing import Any, ClassVar, Final, Literal, Self
 
 import msgspec
 
-from collector.exporters.prometheus.names import labels_of, metric_name, text_of
+from collector.exporters.prometheus.names import (
+    RESERVED,
+    joined,
+    labels_of,
+    metric_name,
+)
 from collector.exporters.prometheus.values import DELTA, NO_VALUE, Value
 from collector.http.server import is_local, serving
+from collector.http.visitors import NoVisitors
 from collector.model import Batch, Duration, Host, Signal
-from collector.otlp import points
+from collector.otlp import attribute_text, points
 from collector.pipeline.deduplication import Repeats
 from collector.self_metrics.exposition import Family, Kind, Page, Sample, label_of
 from collector.stats import QuietLog
@@ -33,6 +45,7 @@ KINDS: Final[dict[str, Kind]] = {
     "summary": "summary",
 }
 JOB: Final = ("service.name", "service.namespace", "service.instance.id")
+TARGET_INFO: Final = "target_info"
 
 
 class ResourceToTelemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,8 +57,9 @@ class ResourceToTelemetry(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 
 @dataclass(slots=True)
 class _Series:
-    """One series: where it is shown, and what it is now."""
+    """One series: whose it is, where it is shown, and what it is now."""
 
+    owner: int
     family: str
     kind: str
     labels: tuple[tuple[str, str], ...]
@@ -116,9 +130,9 @@ class Prometheus:
         self._suffixes = (
             config.add_metric_suffixes if not strategy else strategy.endswith("WithSuffixes")
         )
-        self._constant = tuple(config.const_labels.items())
+        self._constant = dict(config.const_labels)
         self._families: dict[str, _About] = {}
-        self._lines: set[str] = set()
+        self._lines = {TARGET_INFO}
         self._series: dict[Any, _Series] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
         self._repeats = Repeats()
@@ -137,7 +151,7 @@ class Prometheus:
         """
         page = Page(self.families, openmetrics=self.config.enable_open_metrics)
         self.endpoints["http"] = await self._stack.enter_async_context(
-            serving(page, self.config.endpoint)
+            serving(NoVisitors(page, self.config.endpoint), self.config.endpoint)
         )
         if not is_local(self.config.endpoint):
             self.host.log.warning(
@@ -156,21 +170,22 @@ class Prometheus:
             return
         now = self._clock()
         for group in batch.message.resource_metrics:
-            resource = {pair.key: text_of(pair.value) for pair in group.resource.attributes}
+            resource = {pair.key: attribute_text(pair.value) for pair in group.resource.attributes}
             target = self._target(resource)
             if target:
                 self._remember_target(target, resource, now)
-            shared = dict(target)
-            if self.config.resource_to_telemetry_conversion.enabled:
-                shared = labels_of(resource.items()) | shared
+            sender = attribute_set(group.resource.attributes)
             for scope in group.scope_metrics:
-                scoped = dict(shared)
+                scoped = dict(target)
                 if not self.config.without_scope_info and scope.scope.name:
                     scoped["otel_scope_name"] = scope.scope.name
-                    if scope.scope.version:
-                        scoped["otel_scope_version"] = scope.scope.version
+                    scoped["otel_scope_version"] = scope.scope.version
+                shared = joined(self._constant, scoped)
+                if self.config.resource_to_telemetry_conversion.enabled:
+                    shared = joined(shared, labels_of(resource.items()))
+                source = (sender, scope.scope.name, scope.scope.version)
                 for metric in scope.metrics:
-                    self._take(metric, scoped, now)
+                    self._take(metric, shared, source, now)
         self._repeats.add(batch)
 
     def _target(self, resource: dict[str, str]) -> dict[str, str]:
@@ -188,11 +203,12 @@ class Prometheus:
     ) -> None:
         others = {key: text for key, text in resource.items() if key not in JOB}
         if others and not self.config.resource_to_telemetry_conversion.enabled:
-            labels = tuple((dict(self._constant) | labels_of(others.items()) | target).items())
+            named = joined(joined(self._constant, target), labels_of(others.items()))
+            labels = tuple(named.items())
             if labels in self._targets or len(self._targets) < self.config.max_series:
                 self._targets[labels] = now
 
-    def _take(self, metric: Any, shared: dict[str, str], now: float) -> None:
+    def _take(self, metric: Any, shared: dict[str, str], source: object, now: float) -> None:
         kind = metric.WhichOneof("data")
         if kind is None:
             return
@@ -213,11 +229,19 @@ class Prometheus:
             text = f"{name} ({shown}) has lines with the names of another metric"
             self._leave_out(len(points(metric)), "type", text)
             return
+        reserved = RESERVED.get(shown, "")
+        if reserved in shared:
+            shared = joined({}, shared, reserved)
         for point in data.data_points:
-            pairs = ((pair.key, text_of(pair.value)) for pair in point.attributes)
-            labels = tuple((dict(self._constant) | labels_of(pairs) | shared).items())
+            own = labels_of((pair.key, attribute_text(pair.value)) for pair in point.attributes)
+            labels = tuple(joined(shared, own, reserved).items())
             key = (name, frozenset(labels))
+            owner = hash((metric.name, metric.unit, source, attribute_set(point.attributes)))
             found = self._series.get(key)
+            if found is not None and found.owner != owner and not self._inherits(found, point, now):
+                text = f"{name}{dict(labels)} is already the series of another metric or sender"
+                self._leave_out(1, "same_series", text)
+                continue
             if point.flags & NO_VALUE:
                 self._series.pop(key, None)
                 about.series.discard(key)
@@ -227,16 +251,22 @@ class Prometheus:
                     text = f"there are {self.config.max_series} series already (max_series)"
                     self._leave_out(1, "max_series", text)
                     continue
-                found = self._series[key] = _Series(name, kind, labels, Value(), now)
+                found = self._series[key] = _Series(owner, name, kind, labels, Value(), now)
                 about.series.add(key)
-            elif found.kind != kind:
-                found.kind, found.value = kind, Value()
+            elif found.kind != kind or found.owner != owner:
+                found.kind, found.owner, found.value = kind, owner, Value()
             elif not delta and point.time_unix_nano < found.value.time:
                 continue  # older than what is shown
             found.seen = now
             found.value.take(kind, point, delta=delta)
         if not about.series:
             self._end_family(name)
+
+    def _inherits(self, series: _Series, point: Any, now: float) -> bool:
+        """Whether a series may change hands: its process has been replaced, or is silent."""
+        if point.start_time_unix_nano > series.value.time:
+            return True
+        return series.seen < now - self.config.metric_expiration / 2
 
     def _about(self, name: str, kind: Kind, text: str) -> _About | None:
         """The family of a name; None when another one has lines with the same names."""
@@ -275,7 +305,7 @@ class Prometheus:
         for labels in [labels for labels, seen in self._targets.items() if seen < before]:
             del self._targets[labels]
         if self._targets:
-            info = Family("target_info", "gauge", "Target metadata")
+            info = Family(TARGET_INFO, "gauge", "Target metadata")
             info.samples = [Sample(labels, 1) for labels in self._targets]
             yield info
         made = {name: Family(name, each.kind, each.help) for name, each in self._families.items()}
@@ -284,6 +314,11 @@ class Prometheus:
             samples = series.value.samples(series.kind, series.labels, stamp)
             made[series.family].samples.extend(samples)
         yield from made.values()
+
+
+def attribute_set(attributes: Any) -> frozenset[bytes]:
+    """What attributes say: equal for equal ones in any order, not for a `7` and a `"7"`."""
+    return frozenset(pair.SerializeToString(deterministic=True) for pair in attributes)
 
 
 def line_names(name: str, kind: Kind, *, openmetrics: bool) -> set[str]:

@@ -7,10 +7,8 @@ https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetric
 """
 
 import re
-from collections.abc import Iterable
-from typing import Any, Final
-
-import msgspec
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from collector.self_metrics.exposition import label_of, name_of
 
@@ -51,6 +49,9 @@ PER: Final = {
     "y": "year",
 }
 
+RESERVED: Final = {"histogram": "le", "summary": "quantile"}
+"""The label that the lines of a type need for themselves."""
+
 
 def unit_words(unit: str) -> str:
     """A UCUM unit as words of a name; what stands in braces is a comment."""
@@ -88,32 +89,6 @@ def metric_name(
     return f"{made}_total" if monotonic else made
 
 
-def text_of(value: Any) -> str:
-    """An AnyValue as the text of a label."""
-    kind = value.WhichOneof("value")
-    if kind == "string_value":
-        return str(value.string_value)
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
-    if kind in ("int_value", "double_value"):
-        return str(getattr(value, kind))
-    if kind == "bytes_value":
-        return str(value.bytes_value.hex())
-    return "" if kind is None else msgspec.json.encode(structure(value)).decode()
-
-
-def structure(value: Any, depth: int = 0) -> Any:
-    """A list or map of AnyValues as plain values, not deeper than makes sense in a label."""
-    kind = value.WhichOneof("value")
-    if depth < 8 and kind == "array_value":
-        return [structure(each, depth + 1) for each in value.array_value.values]
-    if depth < 8 and kind == "kvlist_value":
-        return {each.key: structure(each.value, depth + 1) for each in value.kvlist_value.values}
-    if kind in ("string_value", "bool_value", "int_value", "double_value"):
-        return getattr(value, kind)
-    return None if kind is None else text_of(value) if kind == "bytes_value" else "..."
-
-
 def labels_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """
     Labels with valid names.
@@ -126,3 +101,24 @@ def labels_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         name = label_of(key)
         found[name] = f"{found[name]};{text}" if name in found else text
     return found
+
+
+def joined(fixed: Mapping[str, str], more: Mapping[str, str], reserved: str = "") -> dict[str, str]:
+    """
+    Labels and further ones; none of them hides another.
+
+    A further label whose name is taken gets `exported_` in front, as Prometheus itself names a label
+    of a target that it needs for its own. An empty label is left out: for Prometheus it is none.
+
+    Args:
+        fixed: labels that keep their names.
+        more: labels that give way.
+        reserved: a name that nobody may have, empty for none.
+    """
+    moved: dict[str, str] = {}
+    for name, text in more.items():
+        while name in fixed or name in moved or name == reserved:
+            name = f"exported_{name}"  # noqa: PLW2901 - until it is free
+        if text:
+            moved[name] = text.replace("\0", "\ufffd")  # Prometheus' parser ends at a NUL
+    return {**moved, **fixed}

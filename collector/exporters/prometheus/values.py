@@ -67,7 +67,7 @@ class Value:
 
     def _add_classic(self, point: Any) -> None:
         bounds, counts = tuple(point.explicit_bounds), list(point.bucket_counts)
-        if not self.counts or bounds != self.bounds:
+        if (bounds, len(counts)) != (self.bounds, len(self.counts)):
             if self.counts:  # other bounds: what came before cannot be shown in them
                 self.count, self.sum = point.count, point.sum if point.HasField("sum") else None
             self.bounds, self.counts = bounds, counts

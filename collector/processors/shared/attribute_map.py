@@ -5,14 +5,12 @@ A key that occurs twice is read as its last value, which is what the documents a
 deleted as a whole.
 """
 
-import json
 import struct
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final
 
 from collector.model import Signal
-from collector.otlp import points
+from collector.otlp import attribute_text, points
 
 DEEPEST: Final = 64
 """Values nested deeper than this are not looked into; the receiver lets none of them pass."""
@@ -102,20 +100,7 @@ def set_value(target: Any, value: Any, depth: int = 0) -> None:
 
 def text_of(value: Any) -> str:
     """A Python value of an attribute as text, as the OpenTelemetry Collector would write it."""
-    match value:
-        case str():
-            return value
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-        case bytes():
-            return b64encode(value).decode()
-        case list() | dict():
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=text_of)
-    return str(value)
+    return attribute_text(value)
 
 
 def bytes_of(value: Any) -> bytes:

@@ -14,11 +14,13 @@ write, and stopping waits for it.
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from collector.errors import (
@@ -31,11 +33,13 @@ from collector.errors import (
     Unauthenticated,
     Unsupported,
     WrongMethod,
+    printable,
 )
 from collector.model import Batch, Consume, Host, Request, Signal, admit
 from collector.otlp import BAD_IDS, NOUNS, TOO_LARGE, Decoded, Encoding, decode, request_key
 from collector.receivers.otlp.compression import decompress
 from collector.receivers.otlp.limits import Limits
+from collector.receivers.otlp.resends import Exchange, Resends, Try
 from collector.stats import QuietLog
 
 MESSAGE_FACTOR: Final = 3
@@ -48,6 +52,7 @@ THREADS: Final = 2
 PATIENCE_S: Final = 60.0
 """How long the pipeline may take before the client is refused for now."""
 DELAY_S: Final = 1.0
+LONGEST_AGENT: Final = 80
 REASONS: Final[dict[type[CollectorError], str]] = {
     Unauthenticated: "unauthenticated",
     Malformed: "malformed",
@@ -68,10 +73,12 @@ class Accepted:
     Args:
         rejected: items that were rejected.
         message: why, or a warning; empty when all is well.
+        attempt: to be told when the answer is written.
     """
 
-    rejected: int = 0
-    message: str = ""
+    rejected: int
+    message: str
+    attempt: Try
 
 
 class Admission:
@@ -103,6 +110,10 @@ class Admission:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="otlp-decode")
         self._quiet_log = QuietLog(self.log)
+        self.resends = Resends(state_file(host), self._unwritable)
+
+    def _unwritable(self, text: str) -> None:
+        self._quiet_log.warning("%s: a kill forgets which answers were heard", text)
 
     @contextlib.contextmanager
     def charge(self) -> Iterator["MemoryCharge"]:
@@ -136,6 +147,8 @@ class Admission:
         transport: str,
         compression: str = "",
         cap: int,
+        sender: str = "",
+        exchange: Exchange,
     ) -> Accepted:
         """
         Decode a body and give it to the pipeline; returning means that it is taken for good.
@@ -148,20 +161,24 @@ class Admission:
             transport: "grpc" or "http".
             compression: the content encoding, empty for none.
             cap: the most bytes that the body may have when it is decompressed.
+            sender: who sent it, for the log.
+            exchange: how it came, and how its answer goes.
 
         Raises:
             Permanent: it can never be taken.
             Retryable: the sender must keep it.
         """
         now = time.time_ns()
+        attempts: list[Try] = []
 
         def work() -> Decoded:
             plain = decompress(compression, body, cap) if compression else body
             if len(plain) > cap:
                 raise TooLarge(f"the body is larger than {cap} bytes")
             charge.add(MESSAGE_FACTOR * len(plain))
-            key = request_key("", signal, plain)
-            request = Request(received_at_unix_nano=now, key=key, transport=transport)
+            attempt = self.resends.begin(request_key("", signal, plain), exchange)
+            attempts.append(attempt)
+            request = Request(received_at_unix_nano=now, key=attempt.key, transport=transport)
             return decode(
                 signal,
                 plain,
@@ -171,16 +188,16 @@ class Admission:
                 weigh=charge.weigh,
             )
 
-        with self._slot():
+        with self._slot(), failing(attempts):
             if len(body) <= INLINE and not compression:
                 decoded = guarded(work)
             else:
                 loop = asyncio.get_running_loop()
                 decoded = await loop.run_in_executor(self._threads, guarded, work)
-            self._count(decoded, signal, transport)
+            self._count(decoded, signal, transport, sender)
             if decoded.accepted:
                 await self._hand_on(decoded.batch, decoded.accepted, transport)
-        return Accepted(decoded.rejected, decoded.message)
+        return Accepted(decoded.rejected, decoded.message, attempts[0])
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[None]:
@@ -194,13 +211,22 @@ class Admission:
         finally:
             self._calls -= 1
 
-    def _count(self, decoded: Decoded, signal: Signal, transport: str) -> None:
+    def _count(self, decoded: Decoded, signal: Signal, transport: str, sender: str) -> None:
         """Count what decoding left out or changed."""
         for text, amount in decoded.reasons.items():
             reason = "ids" if text == BAD_IDS else "undecodable"
             reason = "too_large" if text.startswith(TOO_LARGE) else reason
             self.stats.add(
                 "otelier_receiver_rejected_items", amount, receiver=self.receiver, reason=reason
+            )
+            self._quiet_log.warning(
+                "%s are rejected (%s); the latest from %s: %d, %s",
+                NOUNS[signal].replace("_", " "),
+                reason,
+                sender or transport,
+                amount,
+                printable(text),
+                subject=f"items {reason}",
             )
         for kind, amount in decoded.repaired.items():
             if amount:
@@ -245,8 +271,24 @@ class Admission:
             raise
         self._items("accepted", amount, signal, transport)
 
-    def refused(self, transport: str, reason: str) -> None:
-        """Count a request that was not taken as a whole."""
+    def refused(self, transport: str, reason: str, sender: str, text: str) -> None:
+        """
+        Count a request that was refused as a whole, and say so once a minute and reason.
+
+        Args:
+            transport: "grpc" or "http".
+            reason: the word under which it is counted.
+            sender: who sent it.
+            text: what the sender was answered.
+        """
+        self._quiet_log.warning(
+            "Requests are refused (%s); the latest over %s from %s: %s",
+            reason,
+            transport,
+            sender,
+            printable(text),
+            subject=reason,
+        )
         self.stats.add(
             "otelier_receiver_refused_requests",
             receiver=self.receiver,
@@ -259,6 +301,7 @@ class Admission:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout_s)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self.resends.close()
 
 
 class MemoryCharge:
@@ -316,6 +359,17 @@ class MemoryCharge:
             self._released = True
 
 
+@contextlib.contextmanager
+def failing(attempts: list[Try]) -> Iterator[None]:
+    """The request comes again when the block raises."""
+    try:
+        yield
+    except BaseException:
+        for attempt in attempts:
+            attempt.fail()
+        raise
+
+
 def _seen(task: "asyncio.Task[Any]") -> None:
     """Look at the outcome of a task that nothing waits for any more, so that asyncio is content."""
     if not task.cancelled():
@@ -340,6 +394,22 @@ def reason_of(error: CollectorError) -> str:
     return next(
         (word for kind, word in REASONS.items() if isinstance(error, kind)), type(error).__name__
     )
+
+
+def state_file(host: Host) -> Path | None:
+    """Where to remember answers: beside the durable queue, else beside a store that is a file."""
+    for part in (*host.extensions.values(), *host.stores.values()):
+        folder = getattr(part, "state_folder", None)
+        if folder is not None:
+            name = re.sub(r"[^A-Za-z0-9_.-]", "_", host.id)
+            return Path(folder) / f"answers-{name}"
+    return None
+
+
+def sender_of(address: str, agent: str) -> str:
+    """A sender for the log: its address, and the program that it says it is."""
+    shown = printable(agent[:LONGEST_AGENT])
+    return f"{address} ({shown})" if shown else address
 
 
 class Undecodable(Permanent):

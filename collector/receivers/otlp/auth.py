@@ -31,7 +31,7 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def open_to_all(config: Any) -> bool:
-    """Whether everybody who reaches a listener beyond this machine could send."""
+    """Whether every client that reaches a listener beyond this machine could send."""
     tls: Tls | None = config.tls
     return not (
         is_local(where(config.endpoint, config.transport))

@@ -24,7 +24,7 @@ from collector.errors import CollectorError, Malformed, Retryable, StartFailed, 
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import response, retry_info, shorten, status
-from collector.receivers.otlp.admission import Admission, reason_of
+from collector.receivers.otlp.admission import Admission, reason_of, sender_of
 from collector.receivers.otlp.auth import Access, Auth, exposed
 from collector.receivers.otlp.sockets import listen_all, where
 from collector.receivers.otlp.tls import Identity, Tls
@@ -227,7 +227,7 @@ class Server:
             except Exception as unknown:
                 self.admission.log.exception("Answering a call failed")
                 error = Retryable(f"internal error: {type(unknown).__name__}")
-            self.admission.refused("grpc", reason_of(error))
+            self.admission.refused("grpc", reason_of(error), sender(context), str(error))
             # Outside of the try: abort raises a bare Exception, which must not be caught again.
             await abort(context, error)
             raise AssertionError from error  # abort never returns
@@ -255,8 +255,33 @@ class Server:
                 encoding="protobuf",
                 transport="grpc",
                 cap=self.config.message_limit(),
+                sender=sender(context),
+                exchange=Call(),
             )
+        taken.attempt.answered()
         return response(signal, taken.rejected, taken.message, "protobuf")
+
+
+class Call:
+    """
+    How a call fares: gRPC cancels the handler when the client leaves, and then the try has failed.
+
+    What happens to an answer that was handed to gRPC is not to be had from it.
+    """
+
+    def broken(self) -> bool:
+        """The handler would have been cancelled."""
+        return False
+
+    def delivered(self) -> bool | None:
+        """It was handed over while the client was there."""
+        return True
+
+
+def sender(context: Any) -> str:
+    """Who sent a call, for the log."""
+    agent = b"".join(values_of(context, "user-agent")).decode("latin-1")
+    return sender_of(str(context.peer()).partition(":")[2].rpartition(":")[0], agent)
 
 
 def values_of(context: Any, header: str) -> list[bytes]:

@@ -31,10 +31,11 @@ from collector.errors import (
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import Encoding, response, status
-from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_of
+from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_of, sender_of
 from collector.receivers.otlp.auth import Access, Auth, exposed
 from collector.receivers.otlp.cors import Cors
 from collector.receivers.otlp.http_connection import Connection
+from collector.receivers.otlp.resends import Try
 from collector.receivers.otlp.sockets import listen_all, where
 from collector.receivers.otlp.tls import Identity, Tls
 from collector.stats import QuietLog
@@ -185,20 +186,21 @@ class App:
         extra: list[tuple[bytes, bytes]] = []
         spoken: Encoding = encoding or "json"
         code = 200
+        attempt: Try | None = None
         try:
             extra += self.visitor(scope)
             if scope["method"] == "OPTIONS" and header(headers, PREFLIGHT):
                 await reply(send, 204, [*self.headers, *extra], b"", b"")
                 return
             with self.admission.charge() as charge:
-                body = await self.request(scope, receive, encoding, charge)
+                body, attempt = await self.request(scope, receive, encoding, charge)
         except Gone:
             return
         except CollectorError as error:
             extra += headers_of(error)
-            code, body = self.error(error, spoken)
+            code, body = self.error(error, spoken, scope)
         except Refused as error:
-            self.admission.refused("http", error.reason)
+            self.admission.refused("http", error.reason, sender(scope), str(error))
             if error.status_code == 421:
                 extra.append((b"connection", b"close"))
             code, body = error.status_code, status(error.code, str(error), None, spoken)
@@ -206,20 +208,26 @@ class App:
             # Nothing of ours may become a 500, which makes senders drop the data.
             self.admission.log.exception("Answering a request failed")
             extra.append((b"retry-after", b"1"))
-            code, body = self.error(Retryable(f"internal error: {type(error).__name__}"), spoken)
+            internal = Retryable(f"internal error: {type(error).__name__}")
+            code, body = self.error(internal, spoken, scope)
         await reply(send, code, [*self.headers, *extra], CONTENT_TYPES[spoken], body)
+        if attempt is not None:
+            if attempt.exchange is None or attempt.exchange.broken():
+                attempt.fail()
+            else:
+                attempt.answered()
 
-    def error(self, error: CollectorError, spoken: Encoding) -> tuple[int, bytes]:
+    def error(self, error: CollectorError, spoken: Encoding, scope: Scope) -> tuple[int, bytes]:
         """Status and body for an error of ours, which is counted."""
-        self.admission.refused("http", reason_of(error))
+        self.admission.refused("http", reason_of(error), sender(scope), str(error))
         http, grpc = answer(error)
         delay_s = error.delay_s if isinstance(error, Retryable) else None
         return http, status(grpc, str(error), delay_s, spoken)
 
     async def request(
         self, scope: Scope, receive: Receive, encoding: Encoding | None, charge: MemoryCharge
-    ) -> bytes:
-        """The body of the answer to a good request."""
+    ) -> tuple[bytes, Try]:
+        """The body of the answer to a good request, and who is told that it was written."""
         headers = scope["headers"]
         self.access.check(lambda name: values_of(headers, name.encode("latin-1")))
         signal = self.paths.get(scope["path"])
@@ -252,8 +260,10 @@ class App:
             transport="http",
             compression=compression,
             cap=cap,
+            sender=sender(scope),
+            exchange=scope["otelier.exchange"],
         )
-        return response(signal, taken.rejected, taken.message, encoding)
+        return response(signal, taken.rejected, taken.message, encoding), taken.attempt
 
     def visitor(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """
@@ -333,6 +343,13 @@ async def reply(
         head += [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": code, "headers": head})
     await send({"type": "http.response.body", "body": body})
+
+
+def sender(scope: Scope) -> str:
+    """Who sent a request, for the log."""
+    client = scope.get("client")
+    agent = header(scope["headers"], b"user-agent").decode("latin-1")
+    return sender_of(client[0] if client else "a unix socket", agent)
 
 
 def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:

@@ -87,8 +87,9 @@ class Otlp:
         require_upb()
         protocols = self.config.protocols
         async with contextlib.AsyncExitStack() as stack:
-            admission = Admission(self.host, self.next, self.config.limits)
+            admission = self.admission = Admission(self.host, self.next, self.config.limits)
             stack.push_async_callback(admission.drain, GRACE_S)
+            admission.resends.open()
             if protocols.grpc is not None:
                 place, access = self._access("grpc", protocols.grpc)
                 grpc = GrpcServer(protocols.grpc, admission, access, place)

@@ -124,6 +124,11 @@ class SQLite:
         """The file, as configured."""
         return f"SQLite file {self._config.path}"
 
+    @property
+    def state_folder(self) -> Path:
+        """Where receivers remember what must outlive a kill (decision 13)."""
+        return self._path.parent
+
     async def __aenter__(self) -> Self:
         """
         Open the file.

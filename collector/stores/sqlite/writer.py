@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from collector.errors import Retryable, StartFailed
 from collector.stores.sqlite.maintenance import Maintenance
+from collector.stores.sqlite.private_files import make_private, open_private
 from collector.stores.sqlite.schema import Statement, connect
 
 MAX_WAITING: Final = 100_000
@@ -48,11 +49,11 @@ def lock(path: Path) -> int:
     Take the lock of a database; the descriptor holds it until it is closed, or the process ends.
 
     Raises:
-        StartFailed: another process holds it.
+        StartFailed: another process holds it, or a link stands where a file belongs.
         OSError: the folder or the lock file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    descriptor = open_private(path.with_name(f"{path.name}.lock"))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,6 +65,11 @@ def lock(path: Path) -> int:
         ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

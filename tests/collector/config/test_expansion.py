@@ -82,7 +82,10 @@ def test_quoted_and_broken_text_is_text(loader, variable, body, text):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("$${A} ${B}", "${A} ${B}"),
+        ("$${A} ${B}", "${A} b"),
+        ("$${B}${B}$${B}$$${B}", "${B}b${B}$b"),
+        ("$${A${B}}", "${Ab}"),
+        ("$${A}} ${B}", "${A}} b"),
         ("${B} $${A}", "b ${A}"),
         ("$$${B}", "$b"),
         ("$$$${B}", "$${B}"),
@@ -99,7 +102,7 @@ def test_quoted_and_broken_text_is_text(loader, variable, body, text):
     ],
 )
 def test_escapes_and_nesting(text, expected):
-    """The innermost reference goes first; an odd number of $ before it ends the expansion."""
+    """The innermost reference goes first; an odd number of $ before one escapes that one alone."""
     environ = {"A": "a", "B": "b", "NAME": "B", "OUTER": "inside ${B}"}
     assert one(text, environ) == expected
 

@@ -126,6 +126,8 @@ def traces(*spans, **resource):
         )
         made.status.code = each["status"]
         put(made.attributes, each.get("attributes", {}))
+        for trace, link in each.get("links", ()):
+            made.links.add(trace_id=trace, span_id=link)
         for name in each.get("events", ()):
             made.events.add(name=name)
     return request(Signal.TRACES, message)

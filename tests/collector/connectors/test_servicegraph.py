@@ -178,3 +178,44 @@ def test_mistakes_in_the_configuration(tmp_path, settings, expected):
     with pytest.raises(InvalidConfig) as caught:
         Connected(tmp_path, "servicegraph", settings)
     assert expected in caught.value.report()
+
+
+OTHER = b"o" * 16
+SENT = traces(span(kind=PRODUCER, ms=1, id=A, parent=D), service__name="api")
+
+
+def received(*links, parent=b"", kind=CONSUMER):
+    """A span of a trace of its own that links to others."""
+    made = span(kind=kind, ms=5, trace=OTHER, id=C, parent=parent, links=links)
+    return traces(made, service__name="worker")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("parent", [b"", B], ids=["root", "below a poll"])
+async def test_a_consumer_that_links_to_its_producer(tmp_path, order, parent):
+    """A link is as good as a parent: one edge, no user in front of it, nothing unpaired."""
+    halves = [SENT, received((b"t" * 16, A), parent=parent)]
+    found = await made(tmp_path, *halves[::order])
+    assert totals(found) == [("request_total", edge("api", "worker", "messaging_system"), 1)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_consumer_of_several_messages(tmp_path, order):
+    """Each producer that a batch links to is an edge; one that is named twice is one."""
+    second = traces(span(kind=PRODUCER, ms=1, id=B, trace=OTHER, parent=D), service__name="cron")
+    batch = received((b"t" * 16, A), (OTHER, B), (b"t" * 16, A), (b"n" * 16, D))
+    found = await made(tmp_path, *[SENT, second, batch][::order])
+    assert sorted(totals(found), key=str) == [
+        ("request_total", edge("api", "worker", "messaging_system"), 1),
+        ("request_total", edge("cron", "worker", "messaging_system"), 1),
+    ]
+
+
+async def test_links_that_lead_nowhere(tmp_path):
+    """A root consumer stays a request of a user, once; a server's links are no messages."""
+    nowhere = [(b"n" * 16, bytes([each]) * 8) for each in range(1, 50)]
+    found = await made(tmp_path, received(*nowhere), SENT, received((b"t" * 16, A), kind=SERVER))
+    assert sorted(totals(found), key=str) == [
+        ("request_total", edge("user", "worker", "virtual_node"), 2),
+        ("unpaired_spans_total", {"client": "api"}, 1),
+    ]

@@ -117,7 +117,7 @@ async def test_unusable_information_fails_closed_or_open(state, left):
     given = f"{state},vendor=1"
     sent = with_randomness(1, trace_state=given)
     closed = Sink()
-    strict = sampler(closed, mode="equalizing", sampling_percentage=100)
+    strict = sampler(closed, mode="equalizing", sampling_percentage=99)
     await strict(traces(sent))
     assert closed.batches == []
     assert (
@@ -126,8 +126,20 @@ async def test_unusable_information_fails_closed_or_open(state, left):
         ]
         == 1
     )
-    found = await kept(traces(sent), mode="equalizing", sampling_percentage=100, fail_closed=False)
+    found = await kept(traces(sent), mode="equalizing", sampling_percentage=99, fail_closed=False)
     assert states(found) == {"00000000000001": given if left is None else left}
+
+    whole = await kept(traces(sent), mode="equalizing", sampling_percentage=100)
+    assert states(whole) == states(found)  # at 100 % everything is kept, whatever is known of it
+
+
+@pytest.mark.parametrize("mode", ["hash_seed", "equalizing", "proportional"])
+async def test_at_100_percent_records_without_a_trace_id_are_kept(mode):
+    """Start-up and library records have none; 100 % means everything, and nothing is counted."""
+    running = sampler(sink := Sink(), mode=mode, sampling_percentage=100)
+    await running(logs({"body": "no trace"}, {"body": "trace", "trace_id": b"\x11" * 16}))
+    assert names_of(sink.batches[0]) == ["no trace", "trace"]
+    assert not any("dropped" in name for name in running.host.stats.snapshot())
 
 
 @pytest.mark.parametrize(

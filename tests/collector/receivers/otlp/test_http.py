@@ -116,7 +116,7 @@ def test_partial_success_names_count_and_reason(server):
 
 def test_b38_a_warning_comes_with_zero_rejected(server):
     """B38: snake_case in JSON is a success with a warning that names the field."""
-    body = b'{"resource_logs": [], "resourceLogs": []}'
+    body = b'{"resource_logs": [], "resourceLogs": [{"scopeLogs": [{"logRecords": []}]}]}'
     status, _, answer = server.post("/v1/logs", body, JSON)
     assert (status, json.loads(answer)) == (
         200,

@@ -120,19 +120,6 @@ def test_stock_exporter_of_metrics(server, transport, compressed):
     assert server.counted() == {name: 2}
 
 
-def test_the_same_bytes_have_the_same_key(server):
-    """B44: a request that is sent again has the same key over any transport or compression."""
-    import gzip
-
-    body = log_request("a")
-    server.post("/v1/logs", body)
-    server.post("/v1/logs", gzip.compress(body), Content_Encoding="gzip")
-    server.export(Signal.LOGS, body)
-    server.post("/v1/logs", log_request("b"))
-    keys = [batch.request.key for batch in server.batches]
-    assert keys[0] == keys[1] == keys[2] != keys[3]
-
-
 def test_only_configured_transports_listen(start):
     """A protocol that is not named is off."""
     with start(http_config=Http(endpoint="127.0.0.1:0")) as running:
