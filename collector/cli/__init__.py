@@ -17,6 +17,7 @@ from collector.errors import CollectorError
 
 VERBS: Final = {
     "run": "collector.cli.run:run",
+    "init": "collector.cli.init:init",
     "validate": "collector.cli.config:validate",
     "components": "collector.cli.config:components",
     "print-config": "collector.cli.config:print_config",
@@ -64,7 +65,8 @@ def cli() -> None:
     """
     Receive OpenTelemetry data, keep it, and answer questions about it by one id.
 
-    Without a command it runs the collector: `collector --config otel-collector.yaml`.
+    Without a command it runs the collector, with otel-collector.yaml of the working folder or, when
+    there is none, with the configuration that comes with the package; `collector init` writes that.
     """
 
 

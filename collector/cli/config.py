@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from collector import components as registry
-from collector.cli.options import config_options, config_uris, load_config, show_warnings
-from collector.config import InvalidConfig, describe, dump_yaml, read_source, redacted
+from collector.cli.options import config_options, load_config, load_source, show_warnings
+from collector.config import InvalidConfig, describe, dump_yaml, redacted
 from collector.config.schema import schema as configuration_schema
 from collector.config.show import escaped
 
@@ -105,7 +105,7 @@ def print_config(
 ) -> int:
     """Print the configuration after merging and expansion."""
     if mode == "unredacted" and not check:
-        printed = read_source(config_uris(config), sets)
+        printed = load_source(config, sets)
     else:
         loaded = load_config(config, sets, validate=check)
         show_warnings(loaded)

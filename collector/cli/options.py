@@ -7,15 +7,15 @@ never disagree about which configuration is meant.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
-from collector.config import Config, load
+from collector.cli import builtin
+from collector.config import Config, load, read_source
 from collector.http.exposure import ALLOW_UNAUTHENTICATED
 
-DEFAULT: Final = "otel-collector.yaml"
+DEFAULT: Final = builtin.NAME
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -36,7 +36,7 @@ def config_options(command: _Function) -> _Function:
         metavar="URI",
         help=(
             "A file, or file:, env: or yaml: and what to read. Repeatable; later ones win. "
-            f"Default: {DEFAULT} in the working folder."
+            f"Default: {DEFAULT} in the working folder, else the one that comes with the package."
         ),
     )
     allow = click.option(
@@ -56,13 +56,6 @@ def _allow_unauthenticated(_context: click.Context, _parameter: click.Parameter,
         os.environ[ALLOW_UNAUTHENTICATED] = "1"
 
 
-def config_uris(config: Sequence[str]) -> Sequence[str]:
-    """What `--config` named, else the file in the working folder when there is one."""
-    if not config and Path(DEFAULT).is_file():
-        return (DEFAULT,)
-    return config
-
-
 def load_config(
     config: Sequence[str],
     sets: Sequence[str] = (),
@@ -76,7 +69,19 @@ def load_config(
     Raises:
         InvalidConfig: with every problem; its text is what `Error: ` is followed by.
     """
-    return load(config_uris(config), sets, environ, validate=validate)
+    uris, environ = builtin.sources(config, environ)
+    return load(uris, sets, environ, validate=validate)
+
+
+def load_source(config: Sequence[str], sets: Sequence[str] = ()) -> dict[str, Any]:
+    """
+    The mapping that the options name, merged and expanded, not decoded.
+
+    Raises:
+        InvalidConfig: a source cannot be read or expanded.
+    """
+    uris, environ = builtin.sources(config, os.environ)
+    return read_source(uris, sets, environ)
 
 
 def show_warnings(config: Config) -> None:

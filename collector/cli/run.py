@@ -25,8 +25,10 @@ from typing import Final
 
 import click
 
+from collector.cli import builtin
 from collector.cli.options import config_options, load_config
 from collector.config import Config, durations
+from collector.documents import schema
 from collector.errors import CollectorError, ConfigError
 from collector.model import Duration
 from collector.service.service import Service
@@ -198,11 +200,21 @@ def run(config: tuple[str, ...], sets: tuple[str, ...], shutdown_timeout: Durati
     """
     Run the collector until SIGINT or SIGTERM.
 
-    Without --config it reads otel-collector.yaml in the working folder.
+    Without --config it reads otel-collector.yaml in the working folder; when there is none, it runs
+    the configuration that comes with the package and keeps its data in ~/.local/state/otelier.
     """
     try:
         loaded = load_config(config, sets)
         set_up_logging(loaded)
+        if builtin.applies(config):
+            log.info(
+                "no %s here: the built-in configuration runs, data in %s (TELEMETRY_DATA);"
+                " `collector init` writes the file to edit",
+                builtin.NAME,
+                builtin.make_data_folder(),
+            )
+        if slow := schema.why_not_native():
+            log.warning("the pure-Python core runs, which is slower: %s", slow)
         for warning in loaded.warnings:
             log.warning("%s", warning)
         seldom_look_for_cycles()

@@ -24,11 +24,12 @@ from typing import Any, Final, Protocol, TypeVar
 import click
 import msgspec
 
-from collector.cli import streaming
+from collector.cli import builtin, streaming
 from collector.cli.options import DEFAULT, config_options, load_config
 from collector.cli.render import clip
 from collector.components import resolve
 from collector.config import Config
+from collector.http.loopback import connect
 from collector.model import Answers, Host, Secret
 from collector.query import failures, slow, tail, tasks
 from collector.query.logs import logs
@@ -130,7 +131,7 @@ class Running:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.connect()
+            connect(connection)
             sock = connection.sock
             connection.request("GET", self._base + target, headers=headers)
             return sock, connection.getresponse()
@@ -245,7 +246,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
             except NobodyListensError:
                 if self.endpoint or not (loaded or _default_exists()):
                     raise
-        name = ", ".join(self.config) or DEFAULT
+        builtin_one = "the built-in configuration"
+        name = builtin_one if builtin.applies(self.config) else ", ".join(self.config) or DEFAULT
         why = f"No collector answers at {endpoint}" if endpoint else f"{name} has no query port"
         click.echo(f"{why}: reading the store of {name}.", err=True)
         async with _configured_store(loaded or load_config(self.config, self.sets)) as store:
@@ -253,7 +255,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _default_exists() -> bool:
-    return Path(DEFAULT).is_file()
+    return Path(DEFAULT).is_file() or builtin.has_data()
 
 
 def _query_port(config: Config) -> tuple[str | None, str]:

@@ -83,6 +83,21 @@ CORE: Final = _load_core()
 NATIVE: Final = CORE is not None
 """Whether the native core is in use; `OTELIER_PURE_PYTHON=1` turns it off."""
 
+
+def why_not_native() -> str:
+    """Why Python does the work of the native core, with the fix; empty when it does not."""
+    if NATIVE:
+        return ""
+    if sys.byteorder != "little":
+        return "the native core is for little-endian machines"
+    if os.environ.get("OTELIER_PURE_PYTHON") == "1":
+        return "OTELIER_PURE_PYTHON=1 says so"
+    return (
+        "it was installed without a C compiler, or this Python cannot load it; install one with"
+        " Python's headers (Debian: gcc libc6-dev python3-dev) and install otelier again"
+    )
+
+
 _fields: dict[str, list[Field]] = {}
 _natives: dict[str, Any] = {}
 

@@ -23,6 +23,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
+from collector.http.loopback import open_connection
+
 LARGEST_ANSWER: Final = 64 << 10
 """Bytes of an answer's head, and of its body, that are read (B23)."""
 READ: Final = 16 << 10
@@ -246,9 +248,7 @@ class Client:
             tls = self._tls or ssl.create_default_context()
             name = self._server_name or url.hostname
         port = url.port or (443 if tls else 80)
-        reader, writer = await asyncio.open_connection(
-            url.hostname, port, ssl=tls, server_hostname=name
-        )
+        reader, writer = await open_connection(url.hostname or "localhost", port, tls, name)
         return _Connection(reader, writer)
 
     async def _kept(self, key: tuple[str, str]) -> _Connection | None:

@@ -22,6 +22,8 @@ from typing import Any, Final
 import uvicorn
 
 from collector.errors import StartFailed
+from collector.http.loopback import ADDRESS as LOOPBACK
+from collector.http.loopback import is_loopback_name
 from collector.http.server_connection import Connection as Connection
 
 UNIX: Final = "unix://"
@@ -58,6 +60,8 @@ def listen(endpoint: str) -> socket.socket:
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise StartFailed(f'cannot listen on "{endpoint}": write host:port, like localhost:4318')
     host = host.strip("[]")
+    if is_loopback_name(host):
+        host = LOOPBACK
     try:
         found = socket.getaddrinfo(
             host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -134,7 +138,7 @@ def is_local(endpoint: str) -> bool:
     if endpoint.startswith(UNIX):
         return True
     host = endpoint.rpartition(":")[0].strip("[]").lower()
-    if host == "localhost":
+    if is_loopback_name(host):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from telemetry import __version__, _values
 from telemetry._config import configure, distro, exporters
 from telemetry._config import settings as _settings
+from telemetry._export import loopback
 from telemetry._export.result import Outcome, Result
 from telemetry._spool import file
 from telemetry.instrumentation import fastapi
@@ -180,7 +181,7 @@ def _reach(signal: str, settings: _settings.Settings, problems: list[str]) -> di
     parts = urlsplit(url)
     shown = _masked(url, secret=False)
     address = (
-        parts.hostname or "localhost",
+        loopback.known(parts.hostname or "localhost"),
         parts.port or (443 if parts.scheme == "https" else 80),
     )
     try:

@@ -24,6 +24,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from telemetry import _values
+from telemetry._export import loopback
 from telemetry._export.queue import Outcome, Result
 
 CONNECT_S: Final = 5.0
@@ -151,7 +152,7 @@ class OtlpHttp:
             if self._proxy and self._https:
                 self._connection.set_tunnel(self._host, self._port)
             self._connection.timeout = min(left, CONNECT_S)
-            self._connection.connect()
+            loopback.connect(self._connection)
         self._connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
         return self._connection
 

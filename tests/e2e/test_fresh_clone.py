@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import Collector
+
 ROOT = Path(__file__).parents[2]
 PORTS = (4317, 4318, 4319, 13133)
 
@@ -28,6 +30,19 @@ def environment():
 def clone(tmp_path_factory):
     """The files that git knows or would take, in a folder of their own, without .venv or data."""
     folder = tmp_path_factory.mktemp("clone") / "otelier"
+    if shutil.which("git") is None or not (ROOT / ".git").exists():  # an unpacked archive
+        left_out = (
+            ".venv",
+            "data",
+            "build",
+            "dist",
+            "__pycache__",
+            ".*_cache",
+            ".hypothesis",
+            "*.so",
+        )
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left_out))
+        return folder
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -78,24 +93,51 @@ def test_make_run_shows_a_trace(clone):
     code, output = run_until(clone, "Ctrl-C ends it")
     trace_id = re.search(r"trace_id=([0-9a-f]{32})", output)
     assert trace_id, output
-    waterfall = output.partition(f"$ collector trace {trace_id[1]}")[2]
+    waterfall = output.partition(f"$ .venv/bin/collector trace {trace_id[1]}")[2]
     assert trace_id[1] in waterfall, output
     assert "INFO" in waterfall
     assert "WARNING" in waterfall
     assert "Traceback" not in output
     assert "Shutdown complete." in output
+    printed = re.findall(r"^\$ (\S+)|Ask it: (\S+)|your own: (\S+) ", output, re.MULTILINE)
+    programs = {word for words in printed for word in words if word} - {"export"}
+    assert programs == {".venv/bin/collector", ".venv/bin/opentelemetry-instrument"}
+    assert all((clone / program).exists() for program in programs)
     assert code in (0, -signal.SIGINT), output  # make itself ends by the signal
 
 
-def test_a_port_in_use_is_one_clear_line(clone):
-    """A taken port ends `make run` with the address and the fix, without a traceback."""
+def test_a_port_in_use_is_named_with_a_command_that_works(clone):
+    """A foreign program on a port ends `make run` with the port and a command that gets by."""
     needs_free_ports()
     with socket.create_server(("127.0.0.1", 4318)):
         code, output = run_until(clone, "Error 1")
-    assert code != 0
-    assert "4318" in output
-    assert "in use" in output
-    assert "Traceback" not in output
+        assert code != 0
+        assert "in use by another program: 4318." in output
+        assert "Traceback" not in output
+        command = re.search(r"^ +(\S+/collector .*)$", output, re.MULTILINE)[1].split()
+        with Collector(clone, sets=(), config=None, program=command) as collector:
+            collector.wait_for("Everything is ready")
+            assert collector.stop() == 0
+
+
+def test_a_second_make_run_uses_the_collector_of_the_first(clone):
+    """Two at once: the second one shows its trace too, and leaves the collector running."""
+    needs_free_ports()
+    with Collector(clone, sets=(), config=None, program=[".venv/bin/collector"]) as collector:
+        collector.wait_for("Everything is ready")
+        done = subprocess.run(
+            ["make", "run", f"PYTHON={sys.executable}"],
+            cwd=clone,
+            env=environment(),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "A collector runs already" in done.stdout
+        assert re.search(r"^trace [0-9a-f]{32}$", done.stdout, re.MULTILINE), done.stdout
+        assert collector.stop() == 0
 
 
 def test_a_missing_python_is_one_clear_line(clone):

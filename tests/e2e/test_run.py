@@ -224,13 +224,6 @@ def test_broken_configuration_is_refused_before_a_port_opens(tmp_path, case):
     assert [word for word in ("Traceback", "in use", "Starting") if word in collector.text] == []
 
 
-def test_missing_configuration_is_refused(tmp_path):
-    """Without --config and without the default file, the error says what to name."""
-    with Collector(tmp_path, sets=(), config=None) as collector:
-        assert collector.finish() == 1
-    assert collector.lines[0] == "Error: at least one config flag must be provided"
-
-
 def test_default_configuration_is_in_the_working_folder(tmp_path):
     """`collector` alone runs otel-collector.yaml; its log level is obeyed, warnings are printed."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -245,6 +238,29 @@ def test_default_configuration_is_in_the_working_folder(tmp_path):
                 break
         assert collector.stop() == 0
     assert READY not in collector.text
+
+
+def test_collector_alone_runs_in_any_folder(tmp_path):
+    """Without a file it runs the built-in configuration, and says where the data is (issue 13: 5)."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with Collector(folder, config=None, XDG_STATE_HOME=str(tmp_path / "state")) as collector:
+        said = collector.wait_for("no otel-collector.yaml here")
+        collector.wait_for(READY)
+        assert collector.stop() == 0
+    assert f"data in {tmp_path}/state/otelier (TELEMETRY_DATA); `collector init` writes" in said
+    assert list(folder.iterdir()) == []
+    assert (tmp_path / "state" / "otelier" / "telemetry.db").is_file()
+
+
+def test_the_slower_core_is_said_at_the_start(tmp_path):
+    """Where Python does the work of the native core, one warning says so and why."""
+    with Collector(tmp_path, OTELIER_PURE_PYTHON="1") as collector:
+        line = collector.wait_for("the pure-Python core runs, which is slower")
+        assert "\twarning\t" in line
+        assert line.endswith(": OTELIER_PURE_PYTHON=1 says so")
+        collector.wait_for(READY)
+        assert collector.stop() == 0
 
 
 def test_hangup_reads_the_configuration_again(tmp_path):

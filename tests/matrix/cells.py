@@ -48,9 +48,9 @@ class Cell:
         return not self.problems
 
 
-def uv(*arguments: str) -> None:
+def uv(*arguments: str) -> str:
     """
-    Run uv; where this environment has none, the one on PATH.
+    Run uv, where this environment has none the one on PATH; what it printed.
 
     Raises:
         RuntimeError: with the end of what it said.
@@ -69,6 +69,7 @@ def uv(*arguments: str) -> None:
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-2000:])
+    return done.stdout
 
 
 def clean(**extra: str) -> dict[str, str]:

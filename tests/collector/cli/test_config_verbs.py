@@ -81,13 +81,15 @@ def test_validate_takes_set_and_shows_warnings(good, capsys):
 def test_without_config_the_file_in_the_working_folder_is_taken(
     good, tmp_path, monkeypatch, capsys
 ):
-    """otel-collector.yaml in the working folder is the default; without it the fix is named."""
+    """otel-collector.yaml in the working folder is the default; without it the built-in one is."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TELEMETRY_DATA", "/srv/data")
+    assert cli.main(["print-config"]) == 0
+    assert "path: /srv/data/telemetry.db" in capsys.readouterr().out
+    Path("otel-collector.yaml").write_text("receivers: []\n")
     assert cli.main(["validate"]) == 1
-    assert capsys.readouterr().err == (
-        "Error: at least one config flag must be provided\n"
-        "  name one with --config, for example --config otel-collector.yaml\n"
-    )
+    assert "otel-collector.yaml" in capsys.readouterr().err
+    Path("otel-collector.yaml").unlink()
     Path(good).rename("otel-collector.yaml")
     assert cli.main(["validate"]) == 0
 

@@ -53,6 +53,24 @@ def test_a_batch_is_delivered_over_one_connection(receiver):
     } == {("Bearer x", "application/x-protobuf", "gzip")}
 
 
+def test_localhost_is_this_machine_without_a_resolver(receiver, monkeypatch):
+    """Where nothing resolves names, `localhost` is 127.0.0.1 and another name stays unknown (RFC 6761)."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, *args, **kwargs):
+        if host in ("localhost", "elsewhere"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    export = client(receiver.url.replace("127.0.0.1", "localhost"))
+    assert export([span("a")], soon()) == Outcome(Result.DELIVERED)
+    export.close()
+    unknown = client(receiver.url.replace("127.0.0.1", "elsewhere"))([span("b")], soon())
+    assert unknown.result is Result.UNREACHABLE
+    assert [span["name"] for span in receiver.spans] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "expected"),
     [
