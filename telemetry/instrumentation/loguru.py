@@ -85,7 +85,7 @@ def _write(message: Any) -> None:
     """Send one message."""
     record = message.record
     pipeline = configure.pipeline()
-    if pipeline is None or "logs" not in pipeline.couriers:
+    if pipeline is None or "logs" not in pipeline.queues:
         return
     _last.extra = record[EXTRA]
     text = record["message"]

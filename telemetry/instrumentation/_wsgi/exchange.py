@@ -81,7 +81,7 @@ class WsgiExchange(Exchange):
     def logged(self, error: BaseException) -> None:
         """Notice that a log record has an exception in full."""
         if error is self._caught:
-            self.request.told = True
+            self.request.recorded = True
 
     def end(self) -> None:
         """Record what is not recorded yet, and leave the scope."""
