@@ -45,3 +45,5 @@ VECTORS: Final = (
     frozenset({"sum", "avg", "min", "max", "count", "stddev", "stdvar"}) | COUNTED | SORTS
 )
 FUNCTIONS: Final = RANGES | VECTORS | {"vector", "label_replace"}
+ALONE: Final = ("json", "logfmt", "unpack", "decolorize")
+"""Stages that are complete with their name."""

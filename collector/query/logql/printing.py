@@ -6,7 +6,7 @@ would change without them, and nowhere else: a chain of a hundred operators stay
 """
 
 from collector.query.logql import tree, units
-from collector.query.logql.precedence import PRECEDENCE
+from collector.query.logql.precedence import ALONE, PRECEDENCE
 
 
 def show(query: tree.Query) -> str:
@@ -80,7 +80,7 @@ def _stage(stage: tree.Stage) -> str:
         case tree.Keep():
             return f"| keep {_named(stage.items)}"
         case _:
-            return f"| {_filter(stage)}"
+            return f"| {_filter_stage(stage)}"
 
 
 def _fields(head: str, fields: tuple[tree.Extraction, ...]) -> str:
@@ -90,6 +90,15 @@ def _fields(head: str, fields: tuple[tree.Extraction, ...]) -> str:
 
 def _named(items: tuple[str | tree.Matcher, ...]) -> str:
     return ", ".join(item if isinstance(item, str) else show_matcher(item) for item in items)
+
+
+def _filter_stage(found: tree.LabelFilter) -> str:
+    """A filter that no reader takes for a stage of the same name with a line filter behind it."""
+    first = found
+    while isinstance(first, tree.Both | tree.Either):
+        first = first.left
+    alone = first.op in ("!=", "!~") and first.name in ALONE
+    return f"({_filter(found)})" if alone else _filter(found)
 
 
 def _filter(found: tree.LabelFilter) -> str:

@@ -12,6 +12,7 @@ from collector.query.logql.addresses import IpMatcher
 from collector.query.logql.cursor import Cursor
 from collector.query.logql.json_paths import path
 from collector.query.logql.lexer import Token
+from collector.query.logql.precedence import ALONE
 
 LINE_OPS: Final = ("|=", "!=", "|~", "!~", "|>", "!>")
 COMPARE_OPS: Final = ("=", "!=", "=~", "!~", "==", ">", ">=", "<", "<=")
@@ -63,7 +64,7 @@ class StageParser:
         cursor = self.cursor
         if not cursor.sees("name", "("):
             raise cursor.unexpected("a stage (json, logfmt, line_format, ...) or a label filter")
-        if cursor.sees("name") and cursor.ahead().kind not in COMPARE_OPS:
+        if cursor.sees("name") and not self._compares():
             word = cursor.token.text
             reader = getattr(self, f"_read_{word}", None) if word in STAGES else None
             if reader is not None:
@@ -71,12 +72,18 @@ class StageParser:
                 return cast("tree.Stage", reader())
             if word == "unwrap":
                 raise cursor.error("`unwrap` stands only inside a range aggregation")
-            if cursor.ahead().kind not in COMPARE_OPS:
-                known = ", ".join(STAGES)
-                raise cursor.error(
-                    f"`{word}` is no stage; stages are {known}; a filter is written name=value"
-                )
+            known = ", ".join(STAGES)
+            raise cursor.error(
+                f"`{word}` is no stage; stages are {known}; a filter is written name=value"
+            )
         return self._filter()
+
+    def _compares(self) -> bool:
+        """Whether the next name is compared, so that it is a label, even if a stage is called so."""
+        op = self.cursor.ahead().kind
+        # `| json != "x"` is a stage and a line filter behind it.
+        whole = op in ("!=", "!~") and self.cursor.sees_word(*ALONE)
+        return op in COMPARE_OPS and not whole
 
     def _line_filter(self) -> tree.LineFilter:
         cursor = self.cursor
