@@ -110,25 +110,27 @@ def metadata(document: Document) -> dict[str, str]:
     found: dict[str, str] = {}
     attributes = document.get("attributes") or _NOTHING
     trace = document.get("trace") or _NOTHING
+    context = document.get("context") or _NOTHING
+    own = {**context, **{key: trace[key] for key in ("trace_id", "span_id") if key in trace}}
     for key in ("trace_id", "span_id"):
-        if key in trace:
-            found[key] = trace[key]
-    _add_context(found, document.get("context") or _NOTHING, attributes)
+        if key in own:
+            found[key] = own[key]
+    _add_context(found, context, attributes)
     for section, key, name in _PLACES:
         value = (document if section is None else document.get(section) or _NOTHING).get(key)
         if value is not None:
             found[cleaned(name)] = text_of(value)
     for name, value in attributes.items():
-        _add(found, name, value)
+        _add(found, name, value, own)
     for name, value in (document.get("resource") or _NOTHING).items():
         if name not in STREAM_LABELS and name != "service.name":
-            _add(found, name, value)
+            _add(found, name, value, own)
     scope = document.get("scope") or _NOTHING
     for key in ("name", "version"):
         if scope.get(key):
             found.setdefault(f"scope_{key}", scope[key])
     for name, value in (scope.get("attributes") or _NOTHING).items():
-        _add(found, name, value)
+        _add(found, name, value, own)
     if document.get("observed_unix_nano"):
         found.setdefault("observed_timestamp", str(document["observed_unix_nano"]))
     for key in ("severity_number", "severity_text", "flags", "dropped_attributes_count"):
@@ -156,11 +158,11 @@ def _add_context(found: dict[str, str], context: Document, attributes: Document)
             found[cleaned(name)] = value
 
 
-def _add(found: dict[str, str], name: str, value: Any) -> None:
+def _add(found: dict[str, str], name: str, value: Any, own: dict[str, str]) -> None:
     """One attribute; a map becomes a label for each of its leaves."""
     for path, leaf in _leaves(name, value):
         label = cleaned(path)
-        if label in RESERVED and found.get(label) != text_of(leaf):
+        if label in RESERVED and own.get(label) != text_of(leaf):
             label += EXTRACTED
         found.setdefault(label, text_of(leaf))
 
