@@ -1,12 +1,13 @@
 """Log documents and LogQL trees for tests: the fixed data set, small records, any query."""
 
 import itertools
+import time
 from functools import cache
 from pathlib import Path
 
 from hypothesis import strategies as st
 
-from collector.documents.build import documents
+from collector.documents.build import documents, moment
 from collector.model import Batch, Request, Signal
 from collector.otlp.codec import new_message
 from collector.query.logql import tree
@@ -39,8 +40,9 @@ def record(message, *, seconds=0, service="shop", **fields):
     # Records of one instant are ordered by their id, so it has to be the same in every run.
     identity = f"{nano // SECOND:08x}{abs(hash_of(message)) % 16**16:016x}"
     return {
-        "_id": identity, "time_unix_nano": nano, "service": service, "level": "INFO",
-        "severity_number": 9, "message": message, **fields,
+        "_id": identity, "time_unix_nano": nano, "timestamp": moment(nano), "service": service,
+        "level": "INFO", "severity_number": 9, "message": message, **fields,
+        "received_at": moment(time.time_ns() // 10**6 * 10**6),
     }  # fmt: skip
 
 

@@ -9,11 +9,10 @@ query (the client went, the time is over).
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from collector.query.logql.errors import LimitError
-
-T = TypeVar("T")
+from collector.stores.base import Document
 
 MEMORY: Final = 64 << 20
 DOCUMENTS: Final = 1_000_000
@@ -45,10 +44,9 @@ class Budget:
     stopped: Callable[[], bool] = lambda: False
     used: int = 0
     read: int = 0
-    lines: int = 0
     bytes: int = 0
 
-    def reading(self, documents: Iterable[T]) -> Iterator[T]:
+    def reading(self, documents: Iterable[Document]) -> Iterator[Document]:
         """
         The same documents, counted.
 
@@ -65,6 +63,7 @@ class Budget:
                 )
             if self.read % _CHECK_EVERY == 0:
                 self.check()
+            self.bytes += len(document.get("message", ""))
             yield document
 
     def check(self) -> None:

@@ -61,7 +61,7 @@ def _decoded(line: Line) -> dict[str, Any] | None:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        return valid(value)
+        return valid(str(value))  # a `_Number` is no text that an encoder takes
     if value is None:
         return ""
     if isinstance(value, bool):

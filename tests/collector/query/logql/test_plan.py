@@ -91,8 +91,8 @@ async def test_a_store_gives_what_all_documents_give(store, query, newest_first)
 
 
 async def test_large_records_come_in_small_pages(store):
-    """A page holds a few MiB: records of half a megabyte come a few at a time."""
-    documents = [record(f"{n} " + "x" * 500_000, seconds=n) for n in range(120)]
+    """A page holds a few MiB: records of 100 KB come eighty at a time, not two thousand."""
+    documents = [record(f"{n} " + "x" * 100_000, seconds=n) for n in range(190)]
     await store.write(Signal.LOGS, documents)
     sizes = []
 
@@ -108,8 +108,8 @@ async def test_large_records_come_in_small_pages(store):
         found = source.documents(parse_log(ALL), START, START + 200 * SECOND, newest_first=False)
         return [document["message"].partition(" ")[0] for document in found]
 
-    assert await asyncio.to_thread(texts) == [str(n) for n in range(120)]
-    assert sizes == [(100, 100), (16, 16), (16, 4)]
+    assert await asyncio.to_thread(texts) == [str(n) for n in range(190)]
+    assert sizes == [(100, 100), (82, 82), (82, 8)]
 
 
 async def test_a_caller_that_left_stops_waiting_for_a_page():
