@@ -301,7 +301,7 @@ async def test_what_cannot_be_answered_is_refused_in_words(loki, path, parameter
 async def test_a_query_or_a_form_that_is_too_large_is_refused(loki):
     """A hundred thousand characters of query are 422, a megabyte of form is not even read (D5)."""
     status, found = await loki.ask(
-        "/loki/api/v1/query_range", {"query": "{" * 100_000}, method="POST"
+        "/loki/api/v1/query_range", {"query": "a" * 100_000}, method="POST"
     )
     assert (status, found[:31]) == (422, "the query has 100000 characters")
     status, found = await loki.ask(
