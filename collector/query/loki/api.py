@@ -20,7 +20,7 @@ from collector.query.logql import QueryError, parse, parse_log, show, tree
 from collector.query.logql.evaluation import metrics
 from collector.query.logql.evaluation.budget import Budget
 from collector.query.logql.evaluation.source import Source
-from collector.query.loki import answers, fields, labels, parameters
+from collector.query.loki import answers, fields, labels, parameters, queries
 from collector.query.loki.question import Question
 from collector.stores.base import Store
 
@@ -42,10 +42,6 @@ BUILD: Final = {
 }
 THREADS: Final = 8
 """Questions that are evaluated at once; more wait within their time."""
-NOT_INSTANT: Final = (
-    "log queries are not supported as an instant query type, please change your query to a range "
-    "query type"
-)
 LIMITS: Final = {
     "limits": {
         "discover_log_levels": True,
@@ -156,38 +152,12 @@ class LokiApi:
         return self._json(404, answers.body({"message": message}))
 
     async def _query_range(self, asked: Question) -> bytes:
-        query = parse(asked.text("query"))
-        times = parameters.span(asked.given, asked.now)
-        if isinstance(query, tree.LogQuery):
-            return await asked.lines(query, times)
-        step = parameters.step(asked.given, times)
-
-        def run(source: Source, budget: Budget) -> bytes:
-            began = time.monotonic()
-            found = metrics.evaluate_range(
-                query, source, start=times.start, end=times.end, step=step, budget=budget
-            )
-            seconds = time.monotonic() - began
-            return answers.matrix(found, budget=budget, seconds=seconds)
-
-        return await asked.run(run)
+        return await asked.run(
+            queries.query_range(asked.given, asked.now, categorized=asked.categorized)
+        )
 
     async def _query(self, asked: Question) -> bytes:
-        query = parse(asked.text("query"))
-        if isinstance(query, tree.LogQuery):
-            raise QueryError(NOT_INSTANT)
-        at = asked.given.get("time")
-        moment = parameters.time("time", at) if at else asked.now
-
-        def run(source: Source, budget: Budget) -> bytes:
-            began = time.monotonic()
-            found = metrics.evaluate_at(query, source, time=moment, budget=budget)
-            seconds = time.monotonic() - began
-            if isinstance(found, float):
-                return answers.scalar(found, moment, budget=budget, seconds=seconds)
-            return answers.vector(found, budget=budget, seconds=seconds)
-
-        return await asked.run(run)
+        return await asked.run(queries.query(asked.given, asked.now))
 
     async def _labels(self, asked: Question) -> bytes:
         found = await asked.streams()

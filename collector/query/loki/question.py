@@ -15,7 +15,7 @@ from collector.query.logql.evaluation import logs
 from collector.query.logql.evaluation.budget import Budget
 from collector.query.logql.evaluation.source import Source
 from collector.query.logql.evaluation.store_source import StoreSource
-from collector.query.loki import answers, fields, labels, parameters
+from collector.query.loki import answers, fields, labels, parameters, queries
 from collector.stores.base import Store
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Question:
         self.given = dict(reversed(pairs))  # the first of a name counts
         self.path: dict[str, str] = request.path_params
         self.now = time.time_ns()
-        self._categorized = answers.FLAG in request.headers.get(FLAGS_HEADER, "")
+        self.categorized = answers.FLAG in request.headers.get(FLAGS_HEADER, "")
         self._store = store
         self._threads = threads
 
@@ -77,9 +77,7 @@ class Question:
         Raises:
             QueryError: it is not.
         """
-        if name not in self.given:
-            raise QueryError(f"{name}: is missing")
-        return self.given[name]
+        return queries.text(self.given, name)
 
     def log_query(self) -> tree.LogQuery:
         """The query; a metric query is refused."""
@@ -109,28 +107,6 @@ class Question:
             )
         finally:
             gone.set()
-
-    async def lines(self, query: tree.LogQuery, times: parameters.Span) -> bytes:
-        """The answer to a log query."""
-        limit, newest = parameters.limit(self.given), parameters.newest_first(self.given)
-
-        def run(source: Source, budget: Budget) -> bytes:
-            began = time.monotonic()
-            found = logs.select(
-                query, source, since=times.start, until=times.end,
-                limit=min(limit, parameters.MAX_LIMIT), newest_first=newest, budget=budget,
-            )  # fmt: skip
-            if limit > parameters.MAX_LIMIT and len(found.lines) == parameters.MAX_LIMIT:
-                found.warnings.append(
-                    f"limit: at most {parameters.MAX_LIMIT} lines are answered at once; go on from "
-                    "the last one"
-                )
-            return answers.streams(
-                found.lines, categorized=self._categorized, budget=budget,
-                seconds=time.monotonic() - began, warnings=found.warnings,
-            )  # fmt: skip
-
-        return await self.run(run)
 
     async def streams(self, query: tree.LogQuery | None = None) -> labels.Streams:
         """The streams of the time that is asked about, those of `query` where one is given."""
