@@ -122,7 +122,9 @@ class QueryServer:
         """Choose the store and start to listen."""
         self._closing.clear()
         app = self._app(self._store())
-        address = await self._stack.enter_async_context(serving(app, self._config.endpoint))
+        address = await self._stack.enter_async_context(
+            serving(app, self._config.endpoint, websockets=True)
+        )
         self.endpoints["http"] = address
         return self
 
@@ -321,7 +323,13 @@ class Questions:
 
     def loki(self) -> list[BaseRoute]:
         """The routes of Loki's API, answered within the same limits."""
-        return LokiApi(self._store, self._answer, HEADERS).routes()
+        return LokiApi(
+            self._store,
+            self._answer,
+            HEADERS,
+            most_tails=self._config.max_tails,
+            closing=self._closing,
+        ).routes()
 
     async def index(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
         """GET /: what is here and how to ask."""

@@ -49,6 +49,17 @@ def streams(
         seconds: that the query took.
         warnings: shown beside the lines.
     """
+    result = grouped(lines, categorized=categorized)
+    data: dict[str, Any] = {"resultType": "streams"}
+    if categorized:
+        data["encodingFlags"] = [FLAG]
+    data["result"] = result
+    data["stats"] = _statistics(budget, seconds, len(lines))
+    return _envelope(data, warnings)
+
+
+def grouped(lines: Sequence[Line], *, categorized: bool) -> list[dict[str, Any]]:
+    """Lines by stream; see `streams`."""
     found: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], list[Any]]] = {}
     for line in lines:
         labels = line.stream if categorized else line.all()
@@ -61,13 +72,7 @@ def streams(
             kinds = {"structuredMetadata": line.metadata, "parsed": line.parsed}
             entry.append({kind: labels for kind, labels in kinds.items() if labels})
         group[1].append(entry)
-    result = [{"stream": labels, "values": values} for labels, values in found.values()]
-    data: dict[str, Any] = {"resultType": "streams"}
-    if categorized:
-        data["encodingFlags"] = [FLAG]
-    data["result"] = result
-    data["stats"] = _statistics(budget, seconds, len(lines))
-    return _envelope(data, warnings)
+    return [{"stream": labels, "values": values} for labels, values in found.values()]
 
 
 def matrix(series: Iterable[Series], *, budget: Budget, seconds: float) -> bytes:

@@ -7,6 +7,7 @@ data source shows the body: 400 with line and column for a query, 422 for a limi
 not have is 404 as JSON; anything else made Grafana's Logs Drilldown wait for ever.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from collector.query.logql import QueryError, parse, parse_log, show, tree
 from collector.query.logql.evaluation import metrics
@@ -22,6 +23,7 @@ from collector.query.logql.evaluation.budget import Budget
 from collector.query.logql.evaluation.source import Source
 from collector.query.loki import answers, fields, labels, parameters, queries
 from collector.query.loki.question import Question
+from collector.query.loki.tail import Tails
 from collector.stores.base import Store
 
 Answer = Callable[[Request, Callable[[], Awaitable[Response]]], Awaitable[Response]]
@@ -67,14 +69,25 @@ class LokiApi:
         store: that is asked.
         answer: runs a question within the port's limits: places, time, a client that goes.
         headers: of every answer.
+        most_tails: tails at once.
+        closing: set when the port closes.
     """
 
-    def __init__(self, store: Store, answer: Answer, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        answer: Answer,
+        headers: dict[str, str],
+        *,
+        most_tails: int,
+        closing: asyncio.Event,
+    ) -> None:
         self._store = store
         self._answer = answer
         self._headers = headers
         # Not the loop's own pool: stores need that one to answer what these threads wait for.
         self._threads = ThreadPoolExecutor(THREADS, "logql")
+        self._tails = Tails(store, most_tails, closing, self._threads, headers)
 
     def routes(self) -> list[BaseRoute]:
         """All routes, under each prefix that clients use."""
@@ -97,10 +110,11 @@ class LokiApi:
             "status/buildinfo": self._constant(BUILD),
         }
         methods = ["GET", "POST"]
-        each = [
+        each: list[BaseRoute] = [
             Route(f"/{path}", self._asked(endpoint), methods=methods)
             for path, endpoint in paths.items()
         ]
+        each.append(WebSocketRoute("/tail", self._tails.endpoint))
         each.append(Route("/{rest:path}", self._nothing, methods=methods))
         return [
             Route("/ready", self._ready),

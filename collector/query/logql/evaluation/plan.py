@@ -55,13 +55,13 @@ class Conditions:
     def query(
         self,
         *,
-        since: int,
-        until: int,
-        newest_first: bool,
-        limit: int,
-        after: tuple[int, str] | None,
+        since: int | None = None,
+        until: int | None = None,
+        newest_first: bool = False,
+        limit: int = 1,
+        after: tuple[int, str] | None = None,
     ) -> Query:
-        """One page of candidates, as a question to a store."""
+        """One page of candidates as a question to a store, or what it is to follow."""
         return Query(
             signal=Signal.LOGS,
             service=self.service,
