@@ -10,14 +10,16 @@ A log document as Loki's three kinds of labels, and its level.
   use them, an answer does not repeat them.
 
 Names are cleaned as Loki does: what is not a letter, digit or underscore becomes an underscore. Of
-two attributes with one cleaned name the first in document order counts. The names in `RESERVED`
+two attributes with one cleaned name the first in document order counts; one that is called like a
+stream label gets `_extracted` behind its name. The names in `RESERVED`
 always mean the record's own ids, so that a store can look them up; an attribute that is called the
-same and is something else gets `_extracted` behind its name.
+same and is something else gets `_extracted`, too.
 """
 
 import base64
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -56,18 +58,22 @@ STREAM_LABELS: Final = {name: re.sub(r"[^A-Za-z0-9_]", "_", name) for name in _I
 """Resource attribute -> stream label, besides `service_name`."""
 
 _CONTEXT: Final = {key: name for name, key in names.CONTEXT.items()}
-_PLACES: Final = (
-    (None, "function_name", names.CODE_FUNCTION),
-    (None, "file_path", names.CODE_FILE),
-    (None, "line_number", names.CODE_LINE),
-    ("exception", "type", names.EXCEPTION_TYPE),
-    ("exception", "message", names.EXCEPTION_MESSAGE),
-    ("exception", "stacktrace", names.EXCEPTION_STACKTRACE),
-    ("trace", "execution_time_ms", names.EXECUTION_TIME_MS),
-    ("trace", "status", names.EXECUTION_STATUS),
+_PLACES: Final = tuple(
+    (section, key, re.sub(r"[^A-Za-z0-9_]", "_", name))
+    for section, key, name in (
+        (None, "function_name", names.CODE_FUNCTION),
+        (None, "file_path", names.CODE_FILE),
+        (None, "line_number", names.CODE_LINE),
+        ("exception", "type", names.EXCEPTION_TYPE),
+        ("exception", "message", names.EXCEPTION_MESSAGE),
+        ("exception", "stacktrace", names.EXCEPTION_STACKTRACE),
+        ("trace", "execution_time_ms", names.EXECUTION_TIME_MS),
+        ("trace", "status", names.EXECUTION_STATUS),
+    )
 )
 RESERVED: Final = frozenset({"trace_id", "span_id", *names.CONTEXT.values()})
 _NOTHING: Final[Document] = {}
+_MOST_RESOURCES: Final = 4096
 _UNCLEAN: Final = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -93,21 +99,58 @@ def text_of(value: Any) -> str:
     return dumps(value).decode()
 
 
+@dataclass(slots=True, frozen=True)
+class _Resource:
+    """What a resource gives every record of it: labels of the stream, and metadata."""
+
+    stream: dict[str, str]
+    metadata: dict[str, str]
+
+
+class _Resources(dict[tuple[Any, ...], _Resource]):
+    """Resources that were seen, by service and attributes: thousands of records share one."""
+
+    def of(self, document: Document) -> _Resource:
+        """The labels that come from the resource of a record; shared, never to be changed."""
+        service = str(document.get("service") or "unknown_service")
+        attributes = document.get("resource") or _NOTHING
+        if not all(type(value) in (str, int) for value in attributes.values()):
+            return _resource(service, attributes)  # 1, 1.0 and True are one key, and other texts
+        key = (service, *attributes.items())
+        found = self.get(key)
+        if found is None:
+            if len(self) >= _MOST_RESOURCES:
+                self.clear()
+            found = self[key] = _resource(service, attributes)
+        return found
+
+
+def _resource(service: str, attributes: Document) -> _Resource:
+    stream = {"service_name": service}
+    for name, label in STREAM_LABELS.items():
+        value = attributes.get(name)
+        if value is not None:
+            stream[label] = text_of(value)
+    rest: dict[str, str] = {}
+    for name, value in attributes.items():
+        if name not in STREAM_LABELS and name != "service.name":
+            for path, leaf in _leaves(name, value):
+                rest.setdefault(cleaned(path), text_of(leaf))
+    return _Resource(stream, rest)
+
+
+_resources: Final = _Resources()
+
+
 def stream_labels(document: Document) -> dict[str, str]:
-    """What `{...}` selects by."""
-    found = {"service_name": str(document.get("service") or "unknown_service")}
-    resource = document.get("resource")
-    if resource:
-        for name, label in STREAM_LABELS.items():
-            value = resource.get(name)
-            if value is not None:
-                found[label] = text_of(value)
-    return found
+    """What `{...}` selects by; shared between records, never to be changed."""
+    return _resources.of(document).stream
 
 
 def metadata(document: Document) -> dict[str, str]:
     """The structured metadata of a record, `detected_level` included."""
     found: dict[str, str] = {}
+    shared = _resources.of(document)
     attributes = document.get("attributes") or _NOTHING
     trace = document.get("trace") or _NOTHING
     context = document.get("context") or _NOTHING
@@ -116,21 +159,23 @@ def metadata(document: Document) -> dict[str, str]:
         if key in own:
             found[key] = own[key]
     _add_context(found, context, attributes)
-    for section, key, name in _PLACES:
+    for section, key, label in _PLACES:
         value = (document if section is None else document.get(section) or _NOTHING).get(key)
         if value is not None:
-            found[cleaned(name)] = text_of(value)
+            found[label] = text_of(value)
     for name, value in attributes.items():
-        _add(found, name, value, own)
-    for name, value in (document.get("resource") or _NOTHING).items():
-        if name not in STREAM_LABELS and name != "service.name":
-            _add(found, name, value, own)
+        _add(found, name, value, own, shared.stream)
+    for label, text in shared.metadata.items():
+        if label in RESERVED:
+            _add(found, label, text, own, shared.stream)
+        else:
+            found.setdefault(label, text)
     scope = document.get("scope") or _NOTHING
     for key in ("name", "version"):
         if scope.get(key):
             found.setdefault(f"scope_{key}", scope[key])
     for name, value in (scope.get("attributes") or _NOTHING).items():
-        _add(found, name, value, own)
+        _add(found, name, value, own, shared.stream)
     if document.get("observed_unix_nano"):
         found.setdefault("observed_timestamp", str(document["observed_unix_nano"]))
     for key in ("severity_number", "severity_text", "flags", "dropped_attributes_count"):
@@ -158,11 +203,17 @@ def _add_context(found: dict[str, str], context: Document, attributes: Document)
             found[cleaned(name)] = value
 
 
-def _add(found: dict[str, str], name: str, value: Any, own: dict[str, str]) -> None:
+def _add(
+    found: dict[str, str],
+    name: str,
+    value: Any,
+    own: dict[str, str],
+    stream: dict[str, str],
+) -> None:
     """One attribute; a map becomes a label for each of its leaves."""
     for path, leaf in _leaves(name, value):
         label = cleaned(path)
-        if label in RESERVED and own.get(label) != text_of(leaf):
+        if label in stream or (label in RESERVED and own.get(label) != text_of(leaf)):
             label += EXTRACTED
         found.setdefault(label, text_of(leaf))
 

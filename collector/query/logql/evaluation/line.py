@@ -2,8 +2,8 @@
 One log record on its way through the stages of a query.
 
 Labels are in three dicts, because an answer shows them apart: those of the stream, the structured
-metadata, and what stages parsed or set. A name is looked up in the reverse order. The dict of the
-stream may be shared, so it is copied before it changes.
+metadata, and what stages parsed or set; no name is in two of them. The dict of the stream is shared,
+so it is copied before it changes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,15 +26,29 @@ class Line:
         stream: the labels of its stream.
     """
 
-    __slots__ = ("aliases", "document", "metadata", "parsed", "stream", "text")
+    __slots__ = ("_aliases", "_metadata", "document", "parsed", "stream", "text")
 
     def __init__(self, document: Document, stream: dict[str, str]) -> None:
         self.document = document
         self.text: str = document.get("message", "")
         self.stream = stream
-        self.metadata = labels.metadata(document)
-        self.aliases = labels.aliases(document)
         self.parsed: dict[str, str] = {}
+        self._metadata: dict[str, str] | None = None
+        self._aliases: dict[str, str] | None = None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The structured metadata; made when it is first needed, which many queries never do."""
+        if self._metadata is None:
+            self._metadata = labels.metadata(self.document)
+        return self._metadata
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Names of ours for what stands in the metadata under another name."""
+        if self._aliases is None:
+            self._aliases = labels.aliases(self.document)
+        return self._aliases
 
     @property
     def time(self) -> int:
@@ -44,11 +58,12 @@ class Line:
 
     def get(self, name: str) -> str | None:
         """The value of a label, None without one."""
-        for found in (self.parsed, self.metadata, self.stream, self.aliases):
-            value = found.get(name)
-            if value is not None:
-                return value
-        return None
+        value = self.parsed.get(name)
+        if value is None:
+            value = self.stream.get(name)
+        if value is None:
+            value = self.metadata.get(name)
+        return self.aliases.get(name) if value is None else value
 
     def set(self, name: str, value: str) -> None:
         """Set a label in place of any other of this name; from now on it counts as parsed."""

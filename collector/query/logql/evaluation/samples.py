@@ -77,6 +77,8 @@ class Samples:
         self._grouping = aggregation.grouping
         if summed and aggregation.grouping is None:
             self._grouping = outer or tree.Grouping(without=False, labels=())
+        by = self._grouping if self._grouping and not self._grouping.without else None
+        self._kept = sorted(set(by.labels)) if by is not None else None
         nothing_kept = self._grouping == tree.Grouping(without=False, labels=())
         skip = nothing_kept and summed and self._unwrap is None and not _reads_labels(window.query)
         self._pipeline = pipeline(window.query, skip_parsers=skip)
@@ -124,22 +126,18 @@ class Samples:
             value = float(len(line.text.encode()))
         if line.failed:
             raise PipelineError(_refusal(line))
+        return Sample(line.time, self._series(line), value)
+
+    def _series(self, line: Line) -> Labels:
+        """The labels of the series that a line belongs to."""
+        unwrapped = self._unwrap.label if self._unwrap is not None else ""
+        if self._kept is not None:
+            found = ((name, line.get(name)) for name in self._kept if name != unwrapped)
+            return tuple((name, value) for name, value in found if value is not None)
         labels = line.all()
         labels.pop(ERROR, None)
-        if self._unwrap is not None:
-            labels.pop(self._unwrap.label, None)
-        if self._grouping is not None and not self._grouping.without:
-            for name in self._grouping.labels:
-                if (
-                    name not in labels
-                    and (alias := line.get(name))
-                    and not self._is_unwrapped(name)
-                ):
-                    labels[name] = alias
-        return Sample(line.time, grouped(labels, self._grouping), value)
-
-    def _is_unwrapped(self, name: str) -> bool:
-        return self._unwrap is not None and self._unwrap.label == name
+        labels.pop(unwrapped, None)
+        return grouped(labels, self._grouping)
 
 
 def _refusal(line: Line) -> str:
