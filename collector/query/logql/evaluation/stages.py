@@ -32,6 +32,7 @@ _COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
+_MOST_STREAMS: Final = 4096
 PARSERS: Final = (tree.Json, tree.Logfmt, tree.Regexp, tree.Pattern)
 
 
@@ -47,9 +48,21 @@ def text_test(matcher: tree.Matcher) -> Test:
 
 
 def selects(matchers: Sequence[tree.Matcher]) -> Callable[[dict[str, str]], bool]:
-    """Whether a stream is selected."""
+    """Whether a stream is selected; asked for each record, decided once for each shared dict."""
     tests = [(matcher.name, text_test(matcher)) for matcher in matchers]
-    return lambda stream: all(test(stream.get(name, "")) for name, test in tests)
+    known: dict[int, tuple[dict[str, str], bool]] = {}
+
+    def selected(stream: dict[str, str]) -> bool:
+        found = known.get(id(stream))
+        if found is not None and found[0] is stream:
+            return found[1]
+        if len(known) >= _MOST_STREAMS:
+            known.clear()
+        holds = all(test(stream.get(name, "")) for name, test in tests)
+        known[id(stream)] = (stream, holds)  # kept, so that no other dict gets this id
+        return holds
+
+    return selected
 
 
 def line_test(stage: tree.LineFilter) -> Test:

@@ -22,6 +22,8 @@ FIRST_PAGE: Final = 100
 LARGEST_PAGE: Final = 2000
 PAGE_BYTES: Final = 8 << 20
 _WAIT_S: Final = 0.2
+_WEIGHED: Final = 100
+"""Records of a page that are weighed."""
 _FIELD_BYTES: Final = 100
 
 
@@ -69,7 +71,8 @@ class StoreSource:
             if len(page) < size:
                 return
             after = order(page[-1])
-            mean = sum(map(weight, page)) // len(page) + 1
+            looked_at = page[:: max(1, len(page) // _WEIGHED)]
+            mean = sum(map(weight, looked_at)) // len(looked_at) + 1
             size = max(1, min(PAGE_BYTES // mean, 4 * size, LARGEST_PAGE))
 
     def _find(self, query: Query) -> list[Document]:
