@@ -37,7 +37,7 @@ class Series:
     """
 
     labels: dict[str, str]
-    times: "array[int]" = field(default_factory=lambda: array("q"))
+    times: "array[int]" = field(default_factory=lambda: array("Q"))
     values: "array[float]" = field(default_factory=lambda: array("d"))
 
 

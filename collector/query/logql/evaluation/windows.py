@@ -78,7 +78,7 @@ class _Cell:
         self.mean = 0.0
         self.m2 = 0.0
         self.numbers: array[float] | None = array("d") if keeps else None
-        self.times: array[int] | None = array("q") if keeps else None
+        self.times: array[int] | None = array("Q") if keeps else None
 
     def add(self, time: int, value: float) -> None:
         if not self.count:
