@@ -19,7 +19,7 @@ from collector.query.logql.evaluation.source import Source
 from collector.query.logql.evaluation.stages import selects
 from collector.query.loki.parameters import Span
 
-SAMPLE: Final = 20_000
+SAMPLE: Final = 5000
 """The newest records that are looked at."""
 MAX_STREAMS: Final = 5000
 EVERYTHING: Final = tree.LogQuery(())

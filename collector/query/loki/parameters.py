@@ -1,7 +1,7 @@
 """
 The parameters of Loki's API: times, steps, limits.
 
-Times are nanoseconds, seconds (with a fraction or without) or RFC 3339, told apart by how they are
+Times are nanoseconds, seconds (with a fraction or without) or RFC 3339, and recognised by how they are
 written; unknown parameters are ignored, because every version of Grafana sends new ones. What
 cannot be read is refused with its name.
 """

@@ -3,7 +3,7 @@ Range aggregations: samples in the order of time -> one vector for each evaluati
 
 A sample is inside the windows of consecutive evaluation times, from the first that is not before it
 to the last whose window still reaches back to it. Samples that are inside now and leave the window
-together are never told apart again, so they are merged into one cell as they come: a window holds
+together are never apart again, so they are merged into one cell as they come: a window holds
 one cell for each step that it covers, however many lines there are. Only quantiles and counters
 keep the numbers themselves.
 """

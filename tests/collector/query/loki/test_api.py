@@ -220,6 +220,18 @@ async def test_sizes_and_volumes(loki):
     assert times == {START / SECOND + 599.999, END // SECOND}
 
 
+async def test_sizes_of_more_than_the_sample_are_scaled(store):
+    """Above five thousand records `index/stats` estimates from the newest: shown before a query."""
+    await store.write(Signal.LOGS, [record(f"n={n:05}", seconds=n / 10) for n in range(10_000)])
+    async with serving(store) as loki:
+        end = START + 1000 * SECOND
+        found = await loki.get("index/stats", query=ALL, start=START, end=end)
+        names = await loki.get("label/service_name/values", start=START, end=end)
+    assert found["entries"] == pytest.approx(10_000, rel=0.01)
+    assert found["bytes"] == pytest.approx(70_000, rel=0.01)
+    assert names["data"] == ["shop"]
+
+
 async def test_detected_labels_and_fields(loki):
     """Fields of metadata and of the line, with type and parser, and their values (D5)."""
     answer = await loki.get("detected_labels", query=ALL)

@@ -135,7 +135,7 @@ async def test_places_are_counted_and_given_back(store):
 
 
 async def test_the_end_of_the_port_is_1001(store):
-    """A browser that is told so comes back (D5)."""
+    """A browser that gets this code comes back (D5)."""
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(store))
         socket = await stack.enter_async_context(tail(server, ALL))
