@@ -16,8 +16,8 @@ from collector.query.logql.evaluation.source import Documents
 from collector.query.logql.evaluation.stages import pipeline
 from collector.query.logql.evaluation.store_source import StoreSource
 from collector.stats import Stats
-from collector.stores.base import matches
 from collector.stores.mongodb.store import MongoDB
+from collector.stores.query_match import matches
 from collector.stores.sqlite.store import SQLite
 from tests.logql import END, SECOND, START, log_documents, record
 
