@@ -23,6 +23,7 @@ NEEDED: Final = (
     "re2",
     "starlette",
     "uvicorn",
+    "websockets",
     "zstandard",
 )
 """The modules of the extra `collector`."""

@@ -1,5 +1,5 @@
 """
-The generated parts of the reference: keys of components, settings, attributes, commands.
+The generated parts of the reference: keys of components, settings, attributes, commands, LogQL.
 
 Each part stands between `<!-- generated: SUBJECT -->` and `<!-- end of generated -->` in a page that people
 write, so the Markdown is complete and readable in the repository. The text comes from where the thing is
@@ -13,6 +13,7 @@ import functools
 import inspect
 import json
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,12 +212,34 @@ def _option_rows(options: list[click.Option]) -> Iterator[tuple[str, ...]]:
         yield names + kind, shown, each.help or ""
 
 
+def logql() -> str:
+    """Every construct of LogQL: supported, or the error that its example gets."""
+    from collector.query.logql import QueryError, parse  # noqa: PLC0415
+
+    source = runpy.run_path(str(DOCS / "logql_constructs.py"))
+    constructs: dict[str, tuple[tuple[str, str, str], ...]] = source["CONSTRUCTS"]
+
+    def row(name: str, example: str, note: str) -> tuple[str, ...]:
+        try:
+            parse(example)
+        except QueryError as refused:
+            return name, f"`` {example} ``", str(refused)
+        return name, f"`` {example} ``", f"supported; {note}" if note else "supported"
+
+    parts = []
+    for heading, rows in constructs.items():
+        body = table("construct", "example", "answer", rows=(row(*each) for each in rows))
+        parts.append(f"### {heading}\n\n{body}")
+    return "\n".join(parts)
+
+
 SUBJECTS: Final[dict[str, Callable[[str], str]]] = {
     "keys": lambda rest: keys(*rest.split("/")),
     "shared": shared,
     "settings": lambda _: settings(),
     "attributes": lambda _: attributes(),
     "command": command,
+    "logql": lambda _: logql(),
 }
 
 

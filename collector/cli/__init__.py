@@ -24,6 +24,7 @@ VERBS: Final = {
     "schema": "collector.cli.config:schema",
     "trace": "collector.cli.trace:trace",
     "logs": "collector.cli.logs:logs",
+    "query": "collector.cli.query:query",
     "tail": "collector.cli.tail:tail",
     "errors": "collector.cli.errors:errors",
     "slow": "collector.cli.slow:slow",

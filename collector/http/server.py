@@ -28,6 +28,8 @@ from collector.http.server_connection import Connection as Connection
 
 UNIX: Final = "unix://"
 BACKLOG: Final = 128
+WEBSOCKET_BYTES: Final = 64 << 10
+"""The largest message that a client may send over a WebSocket; ours only listen."""
 
 REASONS: Final = {
     errno.EADDRINUSE: "the address is in use; stop the other process or choose another endpoint",
@@ -170,7 +172,12 @@ class Embedded(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: Any, endpoint: str, *, connections: int = 64, grace_s: int = 2
+    app: Any,
+    endpoint: str,
+    *,
+    connections: int = 64,
+    grace_s: int = 2,
+    websockets: bool = False,
 ) -> AsyncIterator[str]:
     """
     Serve `app` while the block runs; the value is the address, with the real port.
@@ -180,6 +187,7 @@ async def serving(
         endpoint: `host:port`, or `unix:///path`.
         connections: how many at once; one more costs the one that is idle longest its place.
         grace_s: how long open requests may take when the block ends.
+        websockets: whether a connection may become a WebSocket; its messages are small.
 
     Raises:
         StartFailed: the endpoint cannot be bound.
@@ -190,7 +198,9 @@ async def serving(
         uvicorn.Config(
             app,
             http=bounded(connections - 1),
-            ws="none",
+            ws="websockets-sansio" if websockets else "none",
+            ws_max_size=WEBSOCKET_BYTES,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

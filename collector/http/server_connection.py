@@ -5,8 +5,8 @@ uvicorn waits for ever for the head of a request, keeps as many headers as are s
 once after an early answer, so that the client's kernel throws the answer away. It also stops
 reading a request that offers another protocol behind its head, and takes the body for the next
 request. Here the head has a deadline and a size, the rest of a body that was answered already is
-read and dropped for a moment, an offer to upgrade is ignored and its body read, and the number of
-connections is bounded: one more costs the one that has been idle longest its place. All ports of
+read and dropped for a moment, an offer to upgrade is ignored and its body read (but for WebSockets,
+where the port has them), and the number of connections is bounded: one more costs the one that has been idle longest its place. All ports of
 the collector are served by this; what the parser refuses, each may answer in its own words.
 """
 
@@ -53,6 +53,7 @@ class Connection(HttpToolsProtocol):
         self.refused = False
         self.close_after = False
         self.body_left: int | None = None
+        self.becomes_websocket = False
         self.quiet_since = 0.0
         self.deadline: asyncio.TimerHandle | None = None
         self.refusal = (400, "this is no HTTP request")
@@ -105,6 +106,9 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            if self.becomes_websocket:
+                self.handle_websocket_upgrade()
+                return
             self.ignore_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
@@ -143,6 +147,9 @@ class Connection(HttpToolsProtocol):
         self.stop_clock()
         self.reading_head = False
         super().on_headers_complete()
+        if self.parser.should_upgrade() and self._should_upgrade():
+            self.becomes_websocket = True  # uvicorn has made no request of it
+            return
         # uvicorn would close right after the answer, also when the body is still coming; we close
         # when both are done.
         self.close_after = not self.cycle.keep_alive

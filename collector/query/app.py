@@ -27,7 +27,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.errors import Retryable, StartFailed
@@ -36,6 +36,7 @@ from collector.http.server import serving
 from collector.model import Duration, ExporterId, Host, Secret
 from collector.query import failures, slow, tail, tasks
 from collector.query.logs import logs
+from collector.query.loki.api import LokiApi
 from collector.query.parameters import LOG_PARAMETERS, BadParameter, log_query
 from collector.query.searched import PAGE
 from collector.query.tail import Lines
@@ -121,7 +122,9 @@ class QueryServer:
         """Choose the store and start to listen."""
         self._closing.clear()
         app = self._app(self._store())
-        address = await self._stack.enter_async_context(serving(app, self._config.endpoint))
+        address = await self._stack.enter_async_context(
+            serving(app, self._config.endpoint, websockets=True)
+        )
         self.endpoints["http"] = address
         return self
 
@@ -155,6 +158,7 @@ class QueryServer:
                 Route("/api/v1/tasks", questions.tasks),
                 Route("/api/v1/tail", questions.tail),
                 Route("/api/v1/stats", questions.stats),
+                *questions.loki(),
             ],
             exception_handlers={HTTPException: _http_error},
         )
@@ -316,6 +320,16 @@ class Questions:
             return _json(200, dumps(snapshot()))
 
         return await self._answer(request, ask)
+
+    def loki(self) -> list[BaseRoute]:
+        """The routes of Loki's API, answered within the same limits."""
+        return LokiApi(
+            self._store,
+            self._answer,
+            HEADERS,
+            most_tails=self._config.max_tails,
+            closing=self._closing,
+        ).routes()
 
     async def index(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
         """GET /: what is here and how to ask."""
