@@ -5,7 +5,7 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from collector.documents import documents
+from collector.documents.build import documents
 from collector.model import Batch, Request, Signal
 
 FIRST = 1_796_040_000_000_000_000
