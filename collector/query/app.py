@@ -39,6 +39,7 @@ from collector.query.logs import logs
 from collector.query.parameters import LOG_PARAMETERS, BadParameter, log_query
 from collector.query.searched import PAGE
 from collector.query.tail import Lines
+from collector.query.tempo import routes as tempo
 from collector.query.trace import Limits, trace
 from collector.stores.base import Store, dumps
 
@@ -155,6 +156,7 @@ class QueryServer:
                 Route("/api/v1/tasks", questions.tasks),
                 Route("/api/v1/tail", questions.tail),
                 Route("/api/v1/stats", questions.stats),
+                *tempo.routes(store, questions.answer, HEADERS),
             ],
             exception_handlers={HTTPException: _http_error},
         )
@@ -229,7 +231,7 @@ class Questions:
             found = await trace(self._store, text, self._limits)
             return _json(200 if found.found else 404, dumps(found))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def logs(self, request: Request) -> Response:
         """GET /api/v1/logs."""
@@ -242,7 +244,7 @@ class Questions:
             )
             return _json(200, dumps(await logs(self._store, query)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def errors(self, request: Request) -> Response:
         """GET /api/v1/errors."""
@@ -251,7 +253,7 @@ class Questions:
             asked = failures.question(**self._asked(request))
             return _json(200, dumps(await failures.errors(self._store, asked)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def slow(self, request: Request) -> Response:
         """GET /api/v1/slow."""
@@ -260,7 +262,7 @@ class Questions:
             asked = slow.question(**self._asked(request))
             return _json(200, dumps(await slow.slow(self._store, asked)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def tasks(self, request: Request) -> Response:
         """GET /api/v1/tasks."""
@@ -269,7 +271,7 @@ class Questions:
             asked = tasks.question(**self._asked(request))
             return _json(200, dumps(await tasks.tasks(self._store, asked)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def tail(self, request: Request) -> Response:
         """GET /api/v1/tail: an answer that ends when the client leaves."""
@@ -288,7 +290,7 @@ class Questions:
                 raise
             return cast("Response", tail.Streaming(lines, first, HEADERS, self._closing))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def _following(self, lines: AsyncGenerator[Lines, None]) -> AsyncGenerator[Lines, None]:
         """The same lines, counted as one who follows."""
@@ -315,13 +317,13 @@ class Questions:
             snapshot = getattr(self._host.stats, "snapshot", dict)
             return _json(200, dumps(snapshot()))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def index(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
         """GET /: what is here and how to ask."""
         return Response(INDEX, media_type="text/html", headers=HEADERS)
 
-    async def _answer(self, request: Request, ask: Callable[[], Awaitable[Response]]) -> Response:
+    async def answer(self, request: Request, ask: Callable[[], Awaitable[Response]]) -> Response:
         """Answer within the limits; every failure has a status and a sentence."""
         try:
             response = await self._bounded(request, ask)

@@ -12,6 +12,8 @@ FIRST = 1_796_040_000_000_000_000
 """The start of the first span, a whole minute."""
 TRACE = "00000000000000000000000000000a01"
 MS = 1_000_000
+RECEIVED = 4_102_444_800 * 10**9
+"""No retention is over before 2100."""
 
 
 def any_value(value: Any) -> AnyValue:
@@ -89,5 +91,5 @@ def span(
     for trace_id, span_id, values in links:
         link = made.links.add(trace_id=bytes.fromhex(trace_id), span_id=bytes.fromhex(span_id))
         fill(link.attributes, values)
-    (document,) = documents(Batch(Signal.TRACES, request, Request(0, bytes(16))))
+    (document,) = documents(Batch(Signal.TRACES, request, Request(RECEIVED, bytes(16))))
     return document
