@@ -160,7 +160,7 @@ class Reader:
 
     async def _turn(self, source: _Source) -> None:
         """The next page of a scan."""
-        asked = source.page
+        asked = min(source.page, self._bounds.spans - self.spans)
         found = await self._find(source.query, asked, source.after)
         self.spans += len(found)
         await asyncio.to_thread(source.sift, found)
@@ -194,15 +194,17 @@ class Reader:
         found: list[Document] = []
         after: tuple[int, str] | None = None
         total, page = 0, FIRST_PAGE * 4
+        most = self._bounds.spans_per_trace
         while True:
-            documents = await self._find(query, page, after)
+            asked = min(page, most - len(found))
+            documents = await self._find(query, asked, after)
             found += documents
             self.spans += len(documents)
-            if len(documents) < page:
+            if len(documents) < asked:
                 return found, True
             sizes = await asyncio.to_thread(_weights, documents)
             total += sum(sizes)
-            if total > TRACES_BYTES or len(found) >= self._bounds.spans_per_trace:
+            if total > TRACES_BYTES or len(found) >= most:
                 return found, False
             after = (documents[-1]["start_unix_nano"], documents[-1]["_id"])
             page = max(1, min(LARGEST_PAGE, PAGE_BYTES // max(sizes)))
