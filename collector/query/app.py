@@ -156,7 +156,7 @@ class QueryServer:
                 Route("/api/v1/tasks", questions.tasks),
                 Route("/api/v1/tail", questions.tail),
                 Route("/api/v1/stats", questions.stats),
-                *tempo.routes(store, questions.answer, HEADERS),
+                *tempo.routes(store, questions.answer, HEADERS, seconds=0.7 * self._config.timeout),
             ],
             exception_handlers={HTTPException: _http_error},
         )

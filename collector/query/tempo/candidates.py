@@ -17,7 +17,7 @@ from typing import Any, Final
 from collector.model import Signal
 from collector.query.traceql.plan import Scan
 from collector.query.traceql.view import Document, Span, Trace, traces
-from collector.stores.base import Query, Store
+from collector.stores.base import Query, Store, dumps
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """Memory of one page, estimated from the one before."""
@@ -50,12 +50,8 @@ class Bounds:
 
 
 def weight(value: Any) -> int:
-    """Roughly the memory of a value in bytes."""
-    if isinstance(value, dict):
-        return 240 + sum(120 + len(key) + weight(item) for key, item in value.items())
-    if isinstance(value, list):
-        return 64 + sum(map(weight, value))
-    return 64 + len(value) if isinstance(value, str | bytes) else 32
+    """Roughly the memory of a document in bytes: five times its JSON, as measured on spans."""
+    return 500 + 5 * len(dumps(value))
 
 
 class _Source:
@@ -140,22 +136,13 @@ class Reader:
             Some spans, maybe none, and a time: no later step has a span that starts behind it.
         """
         sources = [_Source(scan, since, until) for scan in scans]
-        last = ""
         while any(not source.done or source.buffer for source in sources):
             for source in sources:
                 if not source.buffer and not source.done:
                     if self._exhausted():
                         return
                     await self._turn(source)
-            found: list[Span] = []
-            while (ready := [s for s in sources if s.buffer]) and all(
-                source.buffer or source.done for source in sources
-            ):
-                newest = max(ready, key=lambda source: _position(source.buffer[-1]))
-                span = newest.buffer.pop()
-                if span.document["_id"] != last:
-                    found.append(span)
-                last = span.document["_id"]
+            found = _merged(sources)
             yield found, max(source.front for source in sources)
 
     async def _turn(self, source: _Source) -> None:
@@ -213,6 +200,12 @@ class Reader:
         self, query: Query, limit: int, after: tuple[int, str] | None
     ) -> list[Document]:
         fields = {name: getattr(query, name) for name in query.__struct_fields__}
+        if after is not None:
+            # Said as a time too: an index then begins where the page before has ended.
+            if query.newest_first:
+                fields["until_unix_nano"] = after[0] + 1
+            else:
+                fields["since_unix_nano"] = after[0]
         return await self._store.find(Query(**{**fields, "limit": limit, "after": after}))
 
     def _exhausted(self) -> bool:
@@ -225,6 +218,22 @@ class Reader:
             if reached:
                 self.partial = self.partial or f"{what}; narrow the query or the time"
         return bool(self.partial) and not self.partial.startswith("trace ")
+
+
+def _merged(sources: Sequence[_Source]) -> list[Span]:
+    """The newest spans, as far as it is known that none comes between them; each once."""
+    if len(sources) == 1:
+        found, sources[0].buffer = sources[0].buffer[::-1], []
+        return found
+    found = []
+    while all(source.buffer or source.done for source in sources):
+        ready = [source for source in sources if source.buffer]
+        if not ready:
+            break
+        newest = max(_position(source.buffer[-1]) for source in ready)
+        same = [s.buffer.pop() for s in ready if _position(s.buffer[-1]) == newest]
+        found.append(same[0])
+    return found
 
 
 def _weights(documents: list[Document]) -> list[int]:

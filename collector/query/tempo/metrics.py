@@ -7,6 +7,7 @@ so in `status` and `message`, which the data source tolerates; an instant answer
 reader knows no such field, and is refused (422) rather than being wrong without a word.
 """
 
+import asyncio
 from typing import Any
 
 from collector.query.tempo.candidates import Reader
@@ -17,7 +18,7 @@ from collector.query.traceql.plan import plan
 from collector.query.traceql.series import Intervals, Series
 from collector.query.traceql.spansets import pipeline
 from collector.query.traceql.tree import Query
-from collector.query.traceql.view import Trace
+from collector.query.traceql.view import Span, Trace
 
 EXEMPLARS = 100
 """Exemplars of a series when the request does not say how many; also the most."""
@@ -76,8 +77,7 @@ async def _computed(
     pages = reading.candidates(planned.scans, intervals.after + 1, intervals.last + 1)
     if planned.local:
         async for page, _ in pages:
-            for span in page:
-                found.add(span)
+            await asyncio.to_thread(_count, page, found)
     else:
         known: set[str] = set()
         use = _counting(query, found)
@@ -87,6 +87,11 @@ async def _computed(
             known.update(fresh)
             await reading.whole(fresh, use)
     return finished(query, found.series())
+
+
+def _count(spans: list[Span], found: Accumulator) -> None:
+    for span in spans:
+        found.add(span)
 
 
 def _counting(query: Query, found: Accumulator) -> Any:
