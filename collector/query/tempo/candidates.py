@@ -5,14 +5,15 @@ A `Reader` serves one question. `candidates` walks the scans of a plan page by p
 pages shrink when documents are large, and only spans that pass a scan's test are kept. `whole`
 reads the traces of candidates a few at a time. What a question may take is counted here: when a
 bound is hit, reading ends and `partial` says why, and the question answers with what there is.
-Work on pages runs in a thread, so that the event loop stays free for everybody else.
+Work on pages runs in threads of its own, so that the event loop and the stores stay free.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from collector.model import Signal
 from collector.query.traceql.plan import Scan
@@ -27,6 +28,9 @@ FIRST_PAGE, LARGEST_PAGE = 50, 1000
 FEW_TRACES: Final = 20
 """Traces that are read at once."""
 
+T = TypeVar("T")
+
+_THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="traceql")
 _ALONE: Final = Trace(())
 """Stands for the trace of a span that is looked at alone."""
 
@@ -52,6 +56,15 @@ class Bounds:
 def weight(value: Any) -> int:
     """Roughly the memory of a document in bytes: five times its JSON, as measured on spans."""
     return 500 + 5 * len(dumps(value))
+
+
+async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """
+    Run work of a question in a thread of the questions' own.
+
+    The event loop's threads serve what writes to stores, which no question may keep waiting.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, work, *arguments)
 
 
 class _Source:
@@ -85,14 +98,11 @@ class _Source:
             return self.buffer[-1].start
         return -1 if self.done else (self.after[0] if self.after else 2**64)
 
-    def sift(self, found: Sequence[Document]) -> None:
-        """Keep the spans of a page that pass the test."""
+    def take(self, found: Sequence[Document], asked: int) -> None:
+        """Keep the spans of a page that pass the test, where it ended and how much it weighed."""
         spans = (Span(document, _ALONE) for document in found)
         self.buffer = [span for span in spans if self.test(span)]
         self.buffer.reverse()
-
-    def turned(self, found: Sequence[Document], asked: int) -> None:
-        """Remember where the page ended, and how large the next one may be."""
         self.done = len(found) < asked
         if found:
             last = found[-1]
@@ -150,8 +160,7 @@ class Reader:
         asked = min(source.page, self._bounds.spans - self.spans)
         found = await self._find(source.query, asked, source.after)
         self.spans += len(found)
-        await asyncio.to_thread(source.sift, found)
-        await asyncio.to_thread(source.turned, found, asked)
+        await in_thread(source.take, found, asked)
 
     async def whole(self, ids: Iterable[str], use: Callable[[Trace], None]) -> None:
         """
@@ -172,8 +181,9 @@ class Reader:
             if not fits:
                 self.partial = f"trace {some[0]} has more spans than are looked at"
             self.traces += len(some)
-            await asyncio.to_thread(_each, documents, use)
+            await in_thread(_each, documents, use, self._until)
             few = min(FEW_TRACES, few * 2)
+        self._exhausted()
 
     async def _spans_of(self, ids: Sequence[str]) -> tuple[list[Document], bool]:
         """The spans of some traces, and whether these are all of them."""
@@ -189,7 +199,7 @@ class Reader:
             self.spans += len(documents)
             if len(documents) < asked:
                 return found, True
-            sizes = await asyncio.to_thread(_weights, documents)
+            sizes = await in_thread(_weights, documents)
             total += sum(sizes)
             if total > TRACES_BYTES or len(found) >= most:
                 return found, False
@@ -244,6 +254,8 @@ def _position(span: Span) -> tuple[int, str]:
     return span.start, span.document["_id"]
 
 
-def _each(documents: list[Document], use: Callable[[Trace], None]) -> None:
+def _each(documents: list[Document], use: Callable[[Trace], None], until: float) -> None:
     for trace in traces(documents):
+        if time.monotonic() > until:
+            return  # the reader says so when it is asked to go on
         use(trace)

@@ -7,10 +7,9 @@ so in `status` and `message`, which the data source tolerates; an instant answer
 reader knows no such field, and is refused (422) rather than being wrong without a word.
 """
 
-import asyncio
 from typing import Any
 
-from collector.query.tempo.candidates import Reader
+from collector.query.tempo.candidates import Reader, in_thread
 from collector.query.tempo.values import any_value, key_value, number
 from collector.query.traceql.errors import LimitExceeded
 from collector.query.traceql.metrics import MAX_SERIES, Accumulator, accumulator, finished
@@ -77,7 +76,7 @@ async def _computed(
     pages = reading.candidates(planned.scans, intervals.after + 1, intervals.last + 1)
     if planned.local:
         async for page, _ in pages:
-            await asyncio.to_thread(_count, page, found)
+            await in_thread(_count, page, found)
     else:
         known: set[str] = set()
         use = _counting(query, found)
@@ -86,7 +85,7 @@ async def _computed(
             fresh = [trace_id for trace_id in new if trace_id not in known]
             known.update(fresh)
             await reading.whole(fresh, use)
-    return finished(query, found.series())
+    return finished(query, await in_thread(found.series))
 
 
 def _count(spans: list[Span], found: Accumulator) -> None:

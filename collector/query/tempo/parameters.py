@@ -45,7 +45,8 @@ def time_range(
     The range of `start` and `end`.
 
     Args:
-        parameters: of the request; without both the range is the last `default` before `now`.
+        parameters: of the request; `since` may stand for `start`; without any of them the range is
+            the last `default` before `now`.
         now: nanoseconds since the epoch.
         longest: nanoseconds.
         default: nanoseconds.
@@ -58,7 +59,10 @@ def time_range(
     if end is None:
         end = now if start is None or start < now else start + default
     if start is None:
-        start = max(0, end - default)
+        since = duration(parameters["since"]) if parameters.get("since") else default
+        if not since:
+            raise BadRequest("since: write a duration such as 1h")
+        start = max(0, end - since)
     if end <= start:
         raise BadRequest("end: must lie behind start")
     if end - start > longest:

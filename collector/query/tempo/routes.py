@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from collector.query.tempo import metrics, search, tag_search, tags, traces
-from collector.query.tempo.candidates import Bounds, Reader
+from collector.query.tempo.candidates import Bounds, Reader, in_thread
 from collector.query.tempo.parameters import (
     METRICS_RANGE,
     SEARCH_RANGE,
@@ -44,6 +44,7 @@ VERSION: Final = "2.8.0"
 LIMIT, MOST_TRACES = 20, 1000
 SPANS, MOST_SPANS = 3, 100
 
+_PROTOBUF: Final = "application/protobuf"
 _BUILD: Final = {
     "version": VERSION,
     "revision": "otelier",
@@ -219,8 +220,8 @@ async def _values(store: Store, request: Request) -> list[dict[str, str]]:
 async def _trace(store: Store, request: Request, _bounds: Bounds) -> Response:
     found = await _found(store, request)
     if _protobuf(request):
-        return Response(traces.protobuf(found), media_type="application/protobuf")
-    return Response(traces.json(found), media_type="application/json")
+        return Response(await in_thread(traces.protobuf, found), media_type=_PROTOBUF)
+    return Response(await in_thread(traces.json, found), media_type="application/json")
 
 
 async def _bare_trace(store: Store, request: Request, _bounds: Bounds) -> Response:
@@ -228,8 +229,8 @@ async def _bare_trace(store: Store, request: Request, _bounds: Bounds) -> Respon
     if not found.spans:
         return Response(b"", 404)
     if _protobuf(request):
-        return Response(traces.bare_protobuf(found), media_type="application/protobuf")
-    return Response(traces.bare_json(found), media_type="application/json")
+        return Response(await in_thread(traces.bare_protobuf, found), media_type=_PROTOBUF)
+    return Response(await in_thread(traces.bare_json, found), media_type="application/json")
 
 
 async def _found(store: Store, request: Request) -> traces.Found:
@@ -242,7 +243,7 @@ async def _found(store: Store, request: Request) -> traces.Found:
 
 
 def _protobuf(request: Request) -> bool:
-    return "application/protobuf" in request.headers.get("accept", "")
+    return _PROTOBUF in request.headers.get("accept", "")
 
 
 def _json(body: object, status: int = 200) -> Response:

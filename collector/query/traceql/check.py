@@ -36,6 +36,9 @@ from collector.query.traceql.tree import (
 MAX_REGEX_TOTAL: Final = 16 * 1024
 """Characters of all regular expressions of a query together."""
 
+MAX_REGEXES: Final = 20
+"""Regular expressions of a query; each may take a MiB while it runs."""
+
 _NUMERIC: Final = NUMERIC | {Type.ANY}
 _LOGICAL: Final = frozenset({Type.BOOL, Type.ANY})
 _ORDERED: Final = _NUMERIC | {Type.STRING}
@@ -72,6 +75,7 @@ class _Checker:
     def __init__(self, text: str) -> None:
         self._text = text
         self._regex_left = MAX_REGEX_TOTAL
+        self._regexes = 0
 
     def refuse(self, offset: int, reason: str) -> None:
         raise ParseError(self._text, offset, reason)
@@ -176,6 +180,9 @@ class _Checker:
             return
         if pattern.type is not Type.STRING:
             self.refuse(found.offset, f"{found.op} takes a string: {self._text_of(found)}")
+        self._regexes += 1
+        if self._regexes > MAX_REGEXES:
+            self.refuse(pattern.offset, f"more than {MAX_REGEXES} regular expressions")
         self._regex_left -= len(pattern.value)
         if self._regex_left < 0:
             self.refuse(

@@ -15,6 +15,7 @@ from collector.query.traceql import printer
 from collector.query.traceql.errors import LimitExceeded
 from collector.query.traceql.evaluate import condition
 from collector.query.traceql.series import Intervals, Labels, Series
+from collector.query.traceql.spansets import identity
 from collector.query.traceql.tree import Attribute, Compare
 from collector.query.traceql.values import INTRINSIC, Value, Word
 from collector.query.traceql.view import Span
@@ -22,9 +23,9 @@ from telemetry.attributes import CONTEXT
 
 MAX_VALUES: Final = 1000
 """Different values of one attribute in one group."""
-MAX_CELLS: Final = 200_000
+MAX_CELLS: Final = 50_000
 """Intervals of all values together."""
-MAX_TEXT: Final = 1024
+MAX_TEXT: Final = 256
 """Characters of a value; longer ones are no labels."""
 
 _INTRINSICS: Final = ("name", "kind", "status", "statusMessage", "rootName", "rootServiceName")
@@ -38,7 +39,9 @@ class Comparison:
         self._compare = compare
         self._intervals = intervals
         self._selects = condition(compare.selection.expression)
-        self._values: defaultdict[tuple[str, str], dict[Value, Counter[int]]] = defaultdict(dict)
+        self._values: defaultdict[tuple[str, str], dict[object, tuple[Value, Counter[int]]]] = (
+            defaultdict(dict)
+        )
         self._totals: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
         self._cut: set[tuple[str, str]] = set()
         self._cells = 0
@@ -57,13 +60,14 @@ class Comparison:
         for key, value in _labels_of(span):
             self._totals[group, key][place] += 1
             known = self._values[group, key]
-            typed = (type(value), value)
-            found = known.get(typed)
-            if found is None:
+            same = identity(value)
+            entry = known.get(same)
+            if entry is None:
                 if len(known) >= MAX_VALUES:
                     self._cut.add((group, key))
                     continue
-                found = known[typed] = Counter()
+                entry = known[same] = (value, Counter())
+            found = entry[1]
             if not found[place]:
                 self._cells += 1
                 if self._cells > MAX_CELLS:
@@ -74,8 +78,8 @@ class Comparison:
         """What became of all spans so far."""
         made = []
         for (group, key), known in self._values.items():
-            ordered = sorted(known.items(), key=lambda item: (-item[1].total(), str(item[0][1])))
-            for (_, value), counts in ordered[: self._compare.top]:
+            ordered = sorted(known.values(), key=lambda entry: (-entry[1].total(), str(entry[0])))
+            for value, counts in ordered[: self._compare.top]:
                 made.append(self._one(group, key, value, counts))
             if (group, key) in self._cut:
                 labels: Labels = (

@@ -36,8 +36,8 @@ MAX_CELLS: Final = 200_000
 """Intervals of all series together while a query runs, about 250 bytes each."""
 MAX_SAMPLES: Final = 1_000_000
 """Numbers of one answer."""
-KEPT_EXEMPLARS: Final = 200
-"""Exemplars of a series that are kept while spans come in."""
+MAX_EXEMPLARS: Final = 20_000
+"""Exemplars of all series together while a query runs."""
 
 _SECOND: Final = 1_000_000_000
 _COUNTING: Final = ("rate", "count_over_time")
@@ -98,6 +98,8 @@ class _Grouped:
         self._metrics = metrics
         self._intervals = intervals
         self._wanted = exemplars
+        self._examples = -(-exemplars // intervals.count)
+        self._exemplars = 0
         self._by = [(printer.expression(field), reader(field)) for field in metrics.by]
         self._measure = _measure(metrics)
         self._scale = _scale(metrics)
@@ -118,14 +120,17 @@ class _Grouped:
         if group is None:
             labels = tuple((name, "nil" if value is None else value) for name, value in values)
             group = self._groups[key] = (labels, {}, [])
-            self._count(4)
+            texts = (value for _, value in values if isinstance(value, str))
+            self._count(4 + sum(map(len, texts)) // 100)
         _, cells, exemplars = group
         cell = cells.get(place)
         if cell is None:
             cell = cells[place] = Kept()
             self._count(1)
         self._take(cell, number)
-        if len(exemplars) < min(self._wanted, KEPT_EXEMPLARS):
+        if cell.examples < self._examples and self._exemplars < MAX_EXEMPLARS:
+            cell.examples += 1
+            self._exemplars += 1
             value = None if self._metrics.function in _COUNTING else number / self._scale
             exemplars.append(Exemplar(start, span.document["trace_id"], value))
 
@@ -137,6 +142,8 @@ class _Grouped:
         if top is not None:
             if cell.buckets is None:
                 cell.buckets = defaultdict(int)
+            if not cell.buckets[top]:
+                self._count(1)
             cell.buckets[top] += 1
 
     def _count(self, cells: int) -> None:

@@ -50,7 +50,7 @@ MAX_NESTING: Final = 40
 """Parentheses and prefix operators inside one another."""
 MAX_DEPTH: Final = 150
 """Operators one below the other, such as 150 conditions joined by `&&`."""
-MAX_NODES: Final = 4000
+MAX_NODES: Final = 1000
 """Values and operators of a query."""
 MAX_RANK: Final = 1000
 

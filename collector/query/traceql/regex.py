@@ -13,7 +13,7 @@ import re2
 
 MAX_PATTERN: Final = 4096
 """Characters of one expression."""
-_MEMORY: Final = 4 * 1024 * 1024
+_MEMORY: Final = 1024 * 1024
 
 
 def _options() -> re2.Options:

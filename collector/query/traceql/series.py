@@ -134,6 +134,7 @@ class Kept:
     """What is kept of the spans of one interval."""
 
     count: int = 0
+    examples: int = 0
     total: float = 0.0
     least: float = math.inf
     most: float = -math.inf

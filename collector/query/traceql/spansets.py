@@ -236,9 +236,9 @@ def single(value: Value) -> Value:
 
 
 def identity(value: Value) -> object:
-    """What is equal for values of one group; `1`, `1.0` and `true` are three."""
+    """What is equal for values of one group; `1`, `1.0` and `true` are three, NaN is one."""
     value = single(value)
-    return type(value), str(value) if isinstance(value, list | dict) else value
+    return type(value), value if isinstance(value, str | int) else str(value)
 
 
 def _scalar_filter(stage: ScalarFilter) -> _Step:

@@ -125,3 +125,60 @@ async def test_the_old_search_by_tags(ask):
     ):
         answered = await ask("/api/search", limit=100, **RANGE, **parameters)
         assert (len(answered.json["traces"]), parameters) == (count, parameters)
+
+
+DRILLDOWN = [
+    "{nestedSetParent<0 && true} | rate() by(resource.service.name)",
+    "{nestedSetParent<0 && true && status=error} | rate()",
+    "{nestedSetParent<0 && true} | histogram_over_time(duration)",
+    "{nestedSetParent<0 && true} | quantile_over_time(duration, 0.9) by (name)",
+    "{nestedSetParent<0 && resource.service.name != nil} | rate() by(resource.service.name) with(sample=true)",
+    "{nestedSetParent<0} | compare({status=error})",
+    f"{{nestedSetParent<0}} | compare({{duration >= 300ms}}, 10, {START}000000000, {END}000000000)",
+    "{nestedSetParent<0 && kind=server} &>> {status=error} | rate() by (name) | topk(2)",
+]
+
+
+async def test_every_query_of_traces_drilldown_is_answered(ask):
+    """Series with samples, and the structure tab's spans with their nested-set numbers."""
+    for query in DRILLDOWN:
+        answered = await ask("/api/metrics/query_range", q=query, step="1m", **RANGE)
+        assert (answered.status, query) == (200, query), answered.text
+        assert all(one["samples"] for one in answered.json["series"])
+        assert answered.json["series"]
+    shape = (
+        "{nestedSetParent<0} &>> {status=error} | select(status, resource.service.name, name, "
+        "nestedSetParent, nestedSetLeft, nestedSetRight)"
+    )
+    answered = await ask("/api/search", q=shape, spss=20, limit=200, **RANGE)
+    strict.search(answered.json)
+    spans = [one for trace in answered.json["traces"] for one in trace["spanSets"][0]["spans"]]
+    numbers = {"nestedSetParent", "nestedSetLeft", "nestedSetRight"}
+    assert all(numbers <= {found["key"] for found in one["attributes"]} for one in spans)
+
+
+async def test_a_value_that_groups_can_be_filtered_for(ask):
+    """The second level of Drilldown: each label, as a literal of its type, finds its own spans."""
+    for field in (
+        "resource.service.name",
+        "resource.process.pid",
+        "span.http.response.status_code",
+        "span.user.vip",
+        "span.cart.total",
+        "status",
+        "kind",
+        "name",
+    ):
+        text = f"{{ }} | count_over_time() by ({field})"
+        groups = (await ask("/api/metrics/query", q=text, **RANGE)).json["series"]
+        assert groups
+        for group in groups:
+            ((kind, label),) = group["labels"][0]["value"].items()
+            literal = json.dumps(label) if kind in ("stringValue", "boolValue") else label
+            if field in ("status", "kind") or label == "nil":
+                literal = label
+            again = await ask(
+                "/api/metrics/query", q=f"{{ {field} = {literal} }} | count_over_time()", **RANGE
+            )
+            ((found),) = again.json["series"]
+            assert (found["value"], field, label) == (group["value"], field, label)

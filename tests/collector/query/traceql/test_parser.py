@@ -110,6 +110,7 @@ WRONG = [
     ('{ .a =~ "' + "x" * 5000 + '" }', "at most 4096 characters"),
     ('{ .a =~ "(((a{100}){100}){100})" }', "not a regular expression"),
     ("{ " + " || ".join(['.a =~ "' + "x" * 4000 + '"'] * 5) + " }", "more than 16384 characters"),
+    ("{ " + " || ".join(['.a =~ "x"'] * 21) + " }", "more than 20 regular expressions"),
     ("{ 1 }", "must be true or false"),
     ("{ duration }", "must be true or false"),
     ('{ "a" + "b" = "ab" }', "does not take these types"),
