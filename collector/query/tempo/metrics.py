@@ -57,7 +57,8 @@ async def instant(reading: Reader, query: Query, intervals: Intervals) -> dict[s
     """
     found, cut = await _computed(reading, query, intervals, 0)
     if reading.partial or cut:
-        raise LimitExceeded(reading.partial or f"there are more than {MAX_SERIES} series")
+        reason = reading.partial or f"there are more than {MAX_SERIES} series; group by less"
+        raise LimitExceeded(reason)
     return {
         "series": [
             {"labels": _labels(each), "value": number(each.samples[0])}
