@@ -8,11 +8,12 @@ was found and what was expected there.
 """
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from collector.query.traceql.check import check
+from collector.query.traceql.cursor import Cursor
 from collector.query.traceql.errors import ParseError, Unsupported
-from collector.query.traceql.lexer import Token, tokens
+from collector.query.traceql.lexer import Token
 from collector.query.traceql.printer import ADDITIVE, BINARY, NOT, SPANSET
 from collector.query.traceql.tree import (
     FUNCTIONS,
@@ -46,12 +47,6 @@ from collector.query.traceql.tree import (
 
 MAX_TEXT: Final = 128 * 1024
 """Characters of a query."""
-MAX_NESTING: Final = 40
-"""Parentheses and prefix operators inside one another."""
-MAX_DEPTH: Final = 150
-"""Operators one below the other, such as 150 conditions joined by `&&`."""
-MAX_NODES: Final = 1000
-"""Values and operators of a query."""
 MAX_RANK: Final = 1000
 
 _AGGREGATES: Final = ("count", "avg", "min", "max", "sum")
@@ -72,8 +67,6 @@ _LITERALS: Final = {
 }
 _COMPARISONS: Final = ("=", "!=", "<", "<=", ">", ">=")
 _METRICS: Final = (*FUNCTIONS, "compare")
-
-N = TypeVar("N", bound=Expression | Spanset)
 
 
 def parse(text: str) -> Query:
@@ -97,17 +90,8 @@ def parse(text: str) -> Query:
     return found
 
 
-class Parser:
+class Parser(Cursor):
     """One pass over the tokens of a query."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._tokens = tokens(text)
-        self._at = 0
-        self._nesting = 0
-        self._nodes = 0
-        self._depths: dict[int, int] = {}
-        self._kept: list[object] = []  # keeps the ids of `_depths` from being used again
 
     def query(self) -> Query:
         """The whole text."""
@@ -377,32 +361,6 @@ class Parser:
             found.append((name.value, value))
         return tuple(found)
 
-    # Tokens
-
-    @property
-    def _token(self) -> Token:
-        return self._tokens[self._at]
-
-    def _is(self, *values: str) -> bool:
-        return self._token.kind == "op" and self._token.value in values
-
-    def _is_word(self, *values: str) -> bool:
-        return self._token.kind == "word" and self._token.value in values
-
-    def _take(self, *values: str) -> bool:
-        found = self._is(*values)
-        self._at += found
-        return found
-
-    def _take_word(self, *values: str) -> bool:
-        found = self._is_word(*values)
-        self._at += found
-        return found
-
-    def _expect(self, value: str) -> None:
-        if not self._take(value):
-            raise self._unexpected(f"{value} was expected")
-
     def _in_parentheses(self, read: Callable[[], Expression]) -> Expression:
         self._expect("(")
         self._enter()
@@ -410,27 +368,3 @@ class Parser:
         self._nesting -= 1
         self._expect(")")
         return found
-
-    def _unexpected(self, expected: str) -> ParseError:
-        token = self._token
-        shown = token.text if len(token.text) <= 40 else f"{token.text[:40]}..."
-        return ParseError(self._text, token.offset, f"syntax error: unexpected {shown}; {expected}")
-
-    def _enter(self) -> None:
-        self._nesting += 1
-        if self._nesting > MAX_NESTING:
-            raise ParseError(
-                self._text, self._token.offset, f"more than {MAX_NESTING} levels of nesting"
-            )
-
-    def _built(self, node: N, *parts: Expression | Spanset) -> N:
-        """The node, once it is known to be within the bounds."""
-        depth = 1 + max((self._depths.get(id(part), 1) for part in parts), default=0)
-        self._nodes += 1
-        if depth > MAX_DEPTH or self._nodes > MAX_NODES:
-            what = f"{MAX_DEPTH} operators in a row" if depth > MAX_DEPTH else f"{MAX_NODES} parts"
-            raise ParseError(self._text, self._token.offset, f"more than {what}")
-        if depth > 1:
-            self._depths[id(node)] = depth
-            self._kept.append(node)
-        return node

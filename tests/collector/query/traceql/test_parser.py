@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.query.traceql.cursor import MAX_DEPTH, MAX_NESTING, MAX_NODES
 from collector.query.traceql.errors import ParseError, Unsupported
-from collector.query.traceql.parser import MAX_DEPTH, MAX_NESTING, MAX_NODES, MAX_TEXT, parse
+from collector.query.traceql.parser import MAX_TEXT, parse
 from collector.query.traceql.tree import (
     Attribute,
     Binary,

@@ -11,7 +11,7 @@ from collector.query.traceql.spansets import pipeline
 from collector.query.traceql.tree import Query
 from collector.query.traceql.view import Trace, traces
 from collector.stores.base import Query as StoreQuery
-from collector.stores.base import matches
+from collector.stores.query_match import matches
 from tests.collector.query.traceql import trees
 from tests.collector.query.traceql.spans import span
 

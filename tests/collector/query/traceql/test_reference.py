@@ -7,9 +7,10 @@ change of the language, with `PYTHONPATH=.`.
 
 from pathlib import Path
 
+from collector.query.traceql.cursor import MAX_DEPTH, MAX_NESTING, MAX_NODES
 from collector.query.traceql.errors import ParseError
 from collector.query.traceql.metrics import accumulator, finished
-from collector.query.traceql.parser import MAX_DEPTH, MAX_NESTING, MAX_NODES, MAX_TEXT, parse
+from collector.query.traceql.parser import MAX_TEXT, parse
 from collector.query.traceql.regex import MAX_PATTERN
 from collector.query.traceql.series import instant
 from collector.query.traceql.spansets import pipeline
