@@ -40,6 +40,7 @@ from collector.query.loki.api import LokiApi
 from collector.query.parameters import LOG_PARAMETERS, BadParameter, log_query
 from collector.query.searched import PAGE
 from collector.query.tail import Lines
+from collector.query.tempo import routes as tempo
 from collector.query.trace import Limits, trace
 from collector.stores.base import Store, dumps
 
@@ -159,6 +160,7 @@ class QueryServer:
                 Route("/api/v1/tail", questions.tail),
                 Route("/api/v1/stats", questions.stats),
                 *questions.loki(),
+                *tempo.routes(store, questions.answer, HEADERS, seconds=0.7 * self._config.timeout),
             ],
             exception_handlers={HTTPException: _http_error},
         )
@@ -233,7 +235,7 @@ class Questions:
             found = await trace(self._store, text, self._limits)
             return _json(200 if found.found else 404, dumps(found))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def logs(self, request: Request) -> Response:
         """GET /api/v1/logs."""
@@ -246,7 +248,7 @@ class Questions:
             )
             return _json(200, dumps(await logs(self._store, query)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def errors(self, request: Request) -> Response:
         """GET /api/v1/errors."""
@@ -255,7 +257,7 @@ class Questions:
             asked = failures.question(**self._asked(request))
             return _json(200, dumps(await failures.errors(self._store, asked)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def slow(self, request: Request) -> Response:
         """GET /api/v1/slow."""
@@ -264,7 +266,7 @@ class Questions:
             asked = slow.question(**self._asked(request))
             return _json(200, dumps(await slow.slow(self._store, asked)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def tasks(self, request: Request) -> Response:
         """GET /api/v1/tasks."""
@@ -273,7 +275,7 @@ class Questions:
             asked = tasks.question(**self._asked(request))
             return _json(200, dumps(await tasks.tasks(self._store, asked)))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def tail(self, request: Request) -> Response:
         """GET /api/v1/tail: an answer that ends when the client leaves."""
@@ -292,7 +294,7 @@ class Questions:
                 raise
             return cast("Response", tail.Streaming(lines, first, HEADERS, self._closing))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     async def _following(self, lines: AsyncGenerator[Lines, None]) -> AsyncGenerator[Lines, None]:
         """The same lines, counted as one who follows."""
@@ -319,13 +321,13 @@ class Questions:
             snapshot = getattr(self._host.stats, "snapshot", dict)
             return _json(200, dumps(snapshot()))
 
-        return await self._answer(request, ask)
+        return await self.answer(request, ask)
 
     def loki(self) -> list[BaseRoute]:
         """The routes of Loki's API, answered within the same limits."""
         return LokiApi(
             self._store,
-            self._answer,
+            self.answer,
             HEADERS,
             most_tails=self._config.max_tails,
             closing=self._closing,
@@ -335,7 +337,7 @@ class Questions:
         """GET /: what is here and how to ask."""
         return Response(INDEX, media_type="text/html", headers=HEADERS)
 
-    async def _answer(self, request: Request, ask: Callable[[], Awaitable[Response]]) -> Response:
+    async def answer(self, request: Request, ask: Callable[[], Awaitable[Response]]) -> Response:
         """Answer within the limits; every failure has a status and a sentence."""
         try:
             response = await self._bounded(request, ask)

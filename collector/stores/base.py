@@ -52,6 +52,8 @@ from collector.documents.build import Document as Document
 from collector.documents.build import documents
 from collector.documents.build import dumps as dumps
 from collector.documents.build import loads as loads
+from collector.documents.trace_message import trace_bytes as trace_bytes
+from collector.documents.trace_message import trace_json as trace_json
 from collector.model import Batch, Host, Signal
 from collector.stats import QuietLog
 from collector.stores.answers import Failure as Failure
