@@ -9,6 +9,7 @@ accounts). Nothing is written to stdout unless `results="-"` says so.
 
 import asyncio
 import contextlib
+import inspect
 import os
 import re
 import sys
@@ -146,6 +147,19 @@ class BackgroundProcessor(Generic[T]):
                 raise ValueError(message)  # noqa: TRY004 - all bad arguments are ValueErrors
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             message = f"concurrency={concurrency!r} cannot be used; give a whole number, 1 or more"
+            raise ValueError(message)
+        for argument, given, kind, form in (
+            ("retry", retry, Retry, "Retry(attempts=3)"),
+            ("rate", rate, Rate, "Rate(5, per=1)"),
+            ("limits", limits, Limits, "Limits(failures=0.1)"),
+            ("stop", stop, Stop, "Stop(grace=20)"),
+        ):
+            if given is not None and not isinstance(given, kind):
+                message = f"{argument}={given!r} cannot be used; give {form}, or None"
+                raise ValueError(message)
+        problem = _wrong_arity(handler)
+        if problem is not None:
+            message = f"handler={handler!r} cannot be called with (item, ctx): {problem}"
             raise ValueError(message)
         for argument, seconds in (
             ("attempt_timeout", attempt_timeout),
@@ -290,6 +304,19 @@ class BackgroundProcessor(Generic[T]):
         finally:
             self._runs.remove(run)
         return self.report
+
+
+def _wrong_arity(handler: Any) -> str | None:
+    """Why a call with an item and its context would fail, as far as that can be known before."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return None  # written in C, without a signature
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def _loop_is_running() -> bool:

@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 
 from telemetry import _diagnostics, _values
@@ -35,6 +36,7 @@ from telemetry._batch.types import (
     ItemContext,
     Skip,
 )
+from telemetry._context import spending
 from telemetry._traces.span import error_type
 
 Enter = Callable[[], None]
@@ -129,6 +131,7 @@ class Attempts:
         limiter: lets attempts start.
         halt: set when nothing shall be tried again.
         total: the cost of the run.
+        all_runs: the cost of all runs on the journal so far.
         attempted: called at each attempt's end, with its error type.
         over_budget: called, from any thread, when the cost limit is reached.
         interrupted: called when a handler raised KeyboardInterrupt.
@@ -142,6 +145,7 @@ class Attempts:
         limiter: Limiter,
         halt: asyncio.Event,
         total: Cost,
+        all_runs: Cost,
         attempted: Callable[[str | None], None],
         over_budget: Callable[[], None],
         interrupted: Callable[[], bool],
@@ -151,6 +155,7 @@ class Attempts:
         self._limiter = limiter
         self._halt = halt
         self._total = total
+        self._all_runs = all_runs
         self._attempted = attempted
         self._over_budget = over_budget
         self._interrupted = interrupted
@@ -284,6 +289,7 @@ class Attempts:
     async def _call(self, item: Any, running: Running) -> None:
         running.started = True
         running.enter()
+        spending.open_account(running.context.spend, self._plan.limits.currency)
         try:
             running.value = await self._plan.handler(item, running.context)
             running.good = True
@@ -301,6 +307,7 @@ class Attempts:
 
         running.started = True
         running.enter()
+        spending.open_account(running.context.spend, self._plan.limits.currency)
         try:
             good, value = await self._threads.submit(call)
         except BaseException as error:
@@ -314,14 +321,22 @@ class Attempts:
         running.good, running.value = good, value
         running.settle(ENDED)
 
-    def _spend(self, cost: Cost, amount: float, tokens_in: int, tokens_out: int) -> None:
+    def _spend(self, cost: Cost, amount: Decimal, tokens_in: int, tokens_out: int) -> None:
         """Called by handlers, from any thread."""
         with _spending:
-            cost.add(amount, tokens_in, tokens_out)
-            self._total.add(amount, tokens_in, tokens_out)
-        limit = self._plan.limits.cost
-        if limit is not None and self._total.amount >= limit:
+            for each in (cost, self._total, self._all_runs):
+                each.add(amount, tokens_in, tokens_out)
+        if self.exhausted is not None:
             self._over_budget()
+
+    @property
+    def exhausted(self) -> float | None:
+        """The limit of cost that is reached."""
+        limits = self._plan.limits
+        for limit, spent in ((limits.cost, self._all_runs), (limits.run_cost, self._total)):
+            if limit is not None and spent.amount >= limit:
+                return limit
+        return None
 
     def _hold(self, seconds: float) -> None:
         """Called by handlers, from any thread."""

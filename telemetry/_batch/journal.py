@@ -24,14 +24,17 @@ import os
 import socket
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from telemetry import _diagnostics, _values
 from telemetry._batch import progress
 from telemetry._batch.plan import Plan
-from telemetry._batch.types import SUCCESS, TERMINAL, JournalInUse, JournalUnusable, Outcome
+from telemetry._batch.types import SUCCESS, TERMINAL, Cost, JournalInUse, JournalUnusable, Outcome
 
 SCHEMA: Final = 1
 FSYNC: Final = ("each", "interval", "never")
@@ -157,6 +160,8 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str], fsync: str) -> None:
         self.path = Path(path)
         self.fsync = fsync
+        self.spent = Cost()
+        """What the runs before have spent."""
         self.runs = 0
         self.bad_lines = 0
         self.full: OSError | None = None
@@ -281,6 +286,7 @@ class Journal:
                 self.runs += 1
             elif line.get("type") == "item":
                 self._remember(line, offset, length)
+                self._count_cost(line)
         size = os.fstat(self._file).st_size
         if end > size:
             os.write(self._file, b"\n")  # a whole line that lacks only its end
@@ -297,6 +303,12 @@ class Journal:
         key, outcome, fingerprint = line.get("key"), line.get("outcome"), line.get("fingerprint")
         if isinstance(key, str) and isinstance(fingerprint, str) and outcome in TERMINAL:
             self._done[key] = (fingerprint, str(outcome), offset, length)
+
+    def _count_cost(self, line: dict[str, Any]) -> None:
+        """Every line counts, also of an item that was tried again: it was paid for each time."""
+        money = _values.money(line.get("cost")) or Decimal(0)
+        tokens = [_values.whole(line.get(name)) or 0 for name in ("tokens_in", "tokens_out")]
+        self.spent.add(money, *tokens)
 
     def _lines(self) -> Iterator[tuple[Any, int, int]]:
         """Each line as (value or None, offset, length); a torn tail is left out."""
@@ -361,3 +373,60 @@ def opened(plan: Plan, run_id: str, stack: contextlib.ExitStack) -> Journal | No
         message = f"{plan.journal}: the journal cannot be written ({error.strerror}); free its disk"
         raise JournalUnusable(message) from error
     return journal
+
+
+@dataclass(slots=True)
+class PastRun:
+    """What one run has left in a journal."""
+
+    run_id: str
+    began: str
+    attempt: int
+    result: str = "not ended"
+    outcomes: Counter[str] = field(default_factory=Counter)
+    cost: Decimal = Decimal(0)
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "run_id": self.run_id,
+            "attempt": self.attempt,
+            "began": self.began,
+            "result": self.result,
+            "outcomes": dict(self.outcomes),
+            "cost": float(self.cost),
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+        }
+
+    def line(self) -> str:
+        """For people."""
+        outcomes = ", ".join(f"{name} {count}" for name, count in self.outcomes.items())
+        return (
+            f"{self.attempt}. {self.run_id} {self.began}: {self.result}, {outcomes or 'no items'},"
+            f" cost {self.cost}"
+        )
+
+
+def runs_of(path: Path) -> list[PastRun]:
+    """The runs of a journal, in their order, whether it is in use or not; damaged lines are left out."""
+    found: dict[str, PastRun] = {}
+    with path.open("rb") as file:
+        for raw in file:
+            line = _parsed(raw)
+            if not isinstance(line, dict):
+                continue
+            kind, run = line.get("type"), found.get(str(line.get("run_id")))
+            if kind == "run":
+                run_id, began = str(line.get("run_id")), str(line.get("timestamp"))
+                found[run_id] = PastRun(run_id, began, len(found) + 1)
+            elif run is not None and kind == "end":
+                run.result = str(line.get("result"))
+            elif run is not None and kind == "item":
+                run.outcomes[str(line.get("outcome"))] += 1
+                run.cost += _values.money(line.get("cost")) or Decimal(0)
+                run.tokens_in += _values.whole(line.get("tokens_in")) or 0
+                run.tokens_out += _values.whole(line.get("tokens_out")) or 0
+    return list(found.values())

@@ -23,6 +23,7 @@ from telemetry._batch.throughput import Throughput
 from telemetry._batch.types import (
     CANCELLATION,
     FAILURE,
+    FAILURES,
     OUTCOMES,
     RESUMED,
     SKIP,
@@ -35,6 +36,8 @@ from telemetry._batch.types import (
 
 LAST_ERRORS: Final = 5
 KEYS_SHOWN: Final = 100
+LEAST_DONE: Final = 50
+"""Of an unknown number of items so many are done before a share of them says anything."""
 ERROR_KINDS: Final = 1000
 ERROR_TEXT: Final = 500
 
@@ -65,6 +68,7 @@ class Totals:
         self.throughput: Throughput | None = None
         self.counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.cost = Cost()
+        self.cost_all_runs = Cost()
         self.current: str | None = None
         self.unstarted: list[str] = []
         self.unrecorded: list[journal.Line] = []
@@ -95,12 +99,14 @@ class Totals:
             self.throughput.completed(now, *durations)
 
     def broken_limit(self, source: Source) -> str | None:
-        """The limit that the failures have broken, whatever may come."""
+        """The limit that the failures have broken, in this run and in those before."""
         limits, total = self._plan.limits, source.total
         if limits.consecutive_failures and self._in_a_row >= limits.consecutive_failures:
             return "consecutive_failures"
-        if limits.failures is not None and total and self.failed > limits.failures * total:
-            return "failures"
+        if limits.failures is not None:
+            of = total if total is not None else max(self.processed, LEAST_DONE)
+            if self.failed + self._failed_earlier > limits.failures * of:
+                return "failures"
         return None
 
     @property
@@ -166,14 +172,17 @@ class Totals:
         stopped_by: str | None,
         signal: int | None,
         abandoned: int,
+        cost_limit: float | None,
     ) -> Report:
         """How it ended."""
         not_started = None if total is None else total - self.counts.total()
         complete = exhausted and not_started == 0 and not self._interrupted and not self.unrecorded
+        limit = self._plan.limits.failures
+        share = FAILURES if limit is None else limit
         result, code = verdict(
             self.failed + self._failed_earlier,
             self.counts[SUCCESS] + self.counts[SKIP] + self.counts[RESUMED] - self._failed_earlier,
-            self._plan.limits.failures,
+            share,
             None if complete else stopped_by,
             signal,
         )
@@ -195,6 +204,9 @@ class Totals:
                 kind: {**seen, "keys": tuple(seen["keys"])} for kind, seen in self._errors.items()
             },
             cost=self.cost,
+            cost_all_runs=self.cost_all_runs,
+            cost_limit=cost_limit,
+            failures_limit=share,
             duration_s=time.monotonic() - self._began,
             item_p50_s=None if durations is None else durations.quantile(0.5),
             item_p95_s=None if durations is None else durations.quantile(0.95),
@@ -221,7 +233,7 @@ class Totals:
 
 
 def verdict(
-    failed: int, good: int, share: float | None, stopped_by: str | None, signal: int | None
+    failed: int, good: int, share: float, stopped_by: str | None, signal: int | None
 ) -> tuple[str, int]:
     """
     The word for a run and its exit code.
@@ -229,12 +241,12 @@ def verdict(
     Args:
         failed: items that failed, in earlier runs too.
         good: all other items that are done.
-        share: of items that may fail; None: all but all.
+        share: of items that may fail.
         stopped_by: why items are left; None when none are.
         signal: the one that stopped it.
     """
     if stopped_by is None:
-        bad = failed > 0 and not good if share is None else failed > share * (failed + good)
+        bad = failed > share * (failed + good)
         return ("failure", 1) if bad else ("success", 0)
     if stopped_by == "signal":
         return "cancellation", 128 + (signal or 0)

@@ -99,6 +99,8 @@ class Run:
             self._results = output_files.results_of(plan)
             stack.callback(self._results.close)
             self._totals = Totals(plan, self.run_id, attempt)
+            if self._journal is not None:
+                self._totals.cost_all_runs = self._journal.spent
             self._file = output_files.progress_file(plan)
             self._display = _progress.Display(plan.display, log_line)
             self._observer = Observer(plan.name, self.run_id, attempt, plan.spans, log_event)
@@ -125,6 +127,7 @@ class Run:
                 limiter=self._limiter,
                 halt=self._halt,
                 total=self._totals.cost,
+                all_runs=self._totals.cost_all_runs,
                 attempted=self._observer.attempted,
                 over_budget=functools.partial(self.request_stop, "cost", HALT),
                 interrupted=self._interrupted,
@@ -202,6 +205,7 @@ class Run:
             stopped_by=self._stopped_by,
             signal=self._signal,
             abandoned=attempts.abandoned,
+            cost_limit=attempts.exhausted if self._stopped_by == "cost" else None,
         )
         self._recorder.close(report.result)
         self._state = "finished"
@@ -280,6 +284,9 @@ class Run:
         fingerprint, problem = _fingerprint(self._plan.fingerprint, entry)
         if problem is None and self._is_done(entry.key, fingerprint):
             await self._resume(entry)
+        elif attempts.exhausted is not None:  # by the runs before, so that nothing began here
+            self.stop("cost", HALT)
+            self._totals.unstarted.append(entry.key)
         elif problem is not None or self._limiter.free or await self._limiter.acquire():
             await self._work_on(entry, attempts, fingerprint, problem)
             return True

@@ -10,16 +10,20 @@ when they are made, with the fix in the text, so that a run never starts on a mi
     └── JournalUnusable         the journal cannot be read, or holds results that were not asked for
 """
 
+import datetime as dt
 import math
+import numbers
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from telemetry import _diagnostics
+from telemetry import _diagnostics, _values
 from telemetry._batch.rate_limit import retry_after
 from telemetry._batch.stop_signals import number
+from telemetry._context import spending
 from telemetry.errors import TelemetryError
 
 SUCCESS: Final = "success"
@@ -28,6 +32,8 @@ TIMEOUT: Final = "timeout"
 CANCELLATION: Final = "cancellation"
 SKIP: Final = "skip"
 RESUMED: Final = "resumed"
+FAILURES: Final = 0.5
+"""With a larger share of failed items than this a run is a failure, unless `Limits(failures=)` says."""
 OUTCOMES: Final = (SUCCESS, FAILURE, TIMEOUT, CANCELLATION, SKIP, RESUMED)
 TERMINAL: Final = frozenset((SUCCESS, FAILURE, TIMEOUT, SKIP))
 """Outcomes that end an item; a cancelled one is worked on again by the next run."""
@@ -83,10 +89,23 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def positive(name: str, value: float | None) -> None:
+def positive(name: str, value: Any) -> None:
     """Refuse a number of seconds or of things that is not above 0; None is fine."""
-    good = value is None or (not isinstance(value, bool) and 0 < value < math.inf)
-    _require(good, f"{name}={value!r} cannot be used; give a number above 0, or None for no limit")
+    if isinstance(value, dt.timedelta):
+        form = f"{name}={value.total_seconds():g}"
+        _require(False, f"{name}={value!r} cannot be used; give seconds: {form}")
+    _require(
+        value is None or (_is_number(value) and 0 < value < math.inf),
+        f"{name}={value!r} cannot be used; give a number above 0, or None for no limit",
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (numbers.Real, Decimal)) and not isinstance(value, bool)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +122,7 @@ class Rate:
     def __post_init__(self) -> None:
         positive("count", self.count)
         positive("per", self.per)
-        _require(self.burst >= 1, f"burst={self.burst!r} cannot be used; give 1 or more")
+        _require(_is_whole(self.burst, 1), f"burst={self.burst!r} cannot be used; give 1 or more")
 
 
 Errors = type[BaseException] | tuple[type[BaseException], ...]
@@ -121,9 +140,11 @@ class Retry:
     """Which errors are worth another try: a function, or exception types."""
 
     def __post_init__(self) -> None:
-        _require(self.attempts >= 1, f"attempts={self.attempts!r} cannot be used; give 1 or more")
-        first, longest = self.backoff
-        good = 0 <= first <= longest < math.inf
+        good = _is_whole(self.attempts, 1)
+        _require(good, f"attempts={self.attempts!r} cannot be used; give a whole number, 1 or more")
+        pair: Any = self.backoff
+        good = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_number, pair))
+        good = good and 0 <= pair[0] <= pair[1] < math.inf
         _require(good, f"backoff={self.backoff!r} cannot be used; give (first, longest) in seconds")
 
     def wants(self, error: BaseException) -> bool:
@@ -144,18 +165,30 @@ class Limits:
     """When a run stops before its end."""
 
     cost: float | None = None
-    """What this run may spend, failed attempts included; what runs is finished."""
+    """What all runs on a journal may spend together, failed attempts included; what runs is finished."""
+    run_cost: float | None = None
+    """What each run may spend by itself."""
+    currency: str = "USD"
+    """In which costs are counted; a `telemetry.llm.call` with another one does not count."""
     failures: float | None = None
-    """Share of all items that may fail (0.1 is 10 %); above it the exit code is 1."""
+    """
+    Share of the items that may fail (0.1 is 10 %), over all runs on a journal; above it the exit code is 1.
+
+    The run stops there: of all items, or, where their number is not known, of those done once they
+    are 50. None stops nothing, and the exit code is 1 when more than half have failed.
+    """
     consecutive_failures: int | None = None
     """So many failures in a row are an outage: stop, and resume later."""
 
     def __post_init__(self) -> None:
         positive("cost", self.cost)
+        positive("run_cost", self.run_cost)
         share = self.failures
-        good = share is None or 0 <= share <= 1
+        good = share is None or (_is_number(share) and 0 <= share <= 1)
         _require(good, f"failures={share!r} cannot be used; give a share between 0 and 1")
-        positive("consecutive_failures", self.consecutive_failures)
+        rows = self.consecutive_failures
+        good = rows is None or _is_whole(rows, 1)
+        _require(good, f"consecutive_failures={rows!r} cannot be used; give a whole number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +205,8 @@ class Stop:
     def __post_init__(self) -> None:
         for name in self.signals:
             number(name)
-        good = self.grace >= 0 and self.cleanup >= 0
+        good = _is_number(self.grace) and _is_number(self.cleanup)
+        good = good and self.grace >= 0 and self.cleanup >= 0
         _require(good, "grace and cleanup are seconds; give 0 or more")
 
 
@@ -202,11 +236,28 @@ class Cost:
     tokens_out: int = 0
     """Tokens that models made."""
 
-    def add(self, amount: float, tokens_in: int, tokens_out: int) -> None:
+    _exact: Decimal = field(init=False, repr=False, compare=False)
+    """The amount as a decimal: sums of floats drift, and a limit is kept to the cent."""
+
+    def __post_init__(self) -> None:
+        self._exact = Decimal(str(self.amount))
+
+    def add(self, amount: Decimal, tokens_in: int, tokens_out: int) -> None:
         """Spend more."""
-        self.amount += amount
+        self._exact += amount
+        self.amount = float(self._exact)
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+
+
+def _money(given: object) -> Decimal | None:
+    """An amount, 0 or more; a text of a number will do."""
+    if isinstance(given, str):
+        try:
+            given = Decimal(given.strip())
+        except ArithmeticError:
+            return None
+    return _values.money(given)
 
 
 class ItemContext:
@@ -240,7 +291,7 @@ class ItemContext:
         attempt: int,
         run_id: str,
         cost: Cost,
-        spend: Callable[[Cost, float, int, int], None],
+        spend: Callable[[Cost, Decimal, int, int], None],
         hold: Callable[[float], None],
     ) -> None:
         self.key = key
@@ -256,21 +307,39 @@ class ItemContext:
     def __repr__(self) -> str:
         return f"<ItemContext key={self.key!r} attempt={self.attempt}>"
 
-    def add_cost(self, amount: float, tokens_in: int = 0, tokens_out: int = 0) -> None:
+    def add_cost(self, amount: object, tokens_in: object = None, tokens_out: object = None) -> None:
         """
         Count what this attempt spent, when it was spent: failed attempts cost too.
 
-        Never raises; what is no finite number is said on stderr and not counted.
+        A `telemetry.llm.call` inside the handler counts by itself. Never raises: an amount below 0
+        or without a finite value is not counted, with one line on stderr; the same for tokens, each
+        by itself.
+
+        Args:
+            amount: in the currency of `Limits`; a Decimal, any number, or a text of one.
+            tokens_in: tokens sent to models; None for none.
+            tokens_out: tokens that models made; None for none.
         """
         try:
-            number_ = float(amount)
-            if not math.isfinite(number_):
-                raise ValueError
-            self._spend(self._cost, number_, int(tokens_in), int(tokens_out))
-        except Exception:
-            _diagnostics.say(
-                "add_cost", "add_cost() got something that is no finite number", level="error"
-            )
+            money = _money(amount)
+            if money is None:
+                text = f"add_cost({_values.text(amount, 100)}) is not counted; give 0 or more"
+                _diagnostics.say("add_cost", text, level="error")
+            given = {"tokens_in": tokens_in, "tokens_out": tokens_out}
+            counts = {name: _values.whole(count) for name, count in given.items()}
+            for name, count in given.items():
+                if count is not None and counts[name] is None:
+                    text = f"add_cost({name}={_values.text(count, 100)}) is not counted"
+                    _diagnostics.say("add_cost tokens", f"{text}; give a whole number, 0 or more")
+            spent = (money or Decimal(0), counts["tokens_in"] or 0, counts["tokens_out"] or 0)
+            self.spend(*spent)
+            spending.added(*spent)
+        except Exception as error:
+            _diagnostics.fault("add_cost", error)
+
+    def spend(self, amount: Decimal, tokens_in: int, tokens_out: int) -> None:
+        """Count what was checked already; from any thread."""
+        self._spend(self._cost, amount, tokens_in, tokens_out)
 
     def cool_down(self, seconds: float) -> None:
         """Hold back all further starts and retries of the run for so long."""
@@ -357,6 +426,12 @@ class Report:
     """Error type -> {"count": n, "keys": the first five}."""
     cost: Cost
     """What the run spent, failed and cancelled attempts included."""
+    cost_all_runs: Cost = field(default_factory=Cost)
+    """What all runs on its journal spent so far, this one included."""
+    cost_limit: float | None = None
+    """The limit of cost that stopped it."""
+    failures_limit: float = FAILURES
+    """The share of failed items above which it is a failure."""
     duration_s: float
     """From start to end."""
     item_p50_s: float | None
@@ -371,6 +446,12 @@ class Report:
     @property
     def resume_hint(self) -> str | None:
         """What to do about items that are left."""
+        if self.stopped_by == "failures":
+            return "more failures than Limits(failures=): see to the cause, then resume='failed'"
+        if self.stopped_by == "cost":
+            spent = max(self.cost_all_runs.amount, self.cost.amount)
+            of = "" if self.cost_limit is None else f" of {self.cost_limit:g}"
+            return f"{spent:g}{of} is spent: raise the limit to go on with what is left"
         left = (self.not_started or 0) + len(self.interrupted) + len(self.unrecorded)
         if self.not_started is None:
             return "run the same command again: it goes on with what is left"
@@ -384,6 +465,8 @@ class Report:
             parts.append(f"not started {self.not_started}")
         if self.cost.amount:
             parts.append(f"cost {self.cost.amount:.4f}")
+        if self.result == "failure":
+            parts.append(f"limit of failures {100 * self.failures_limit:g} %")
         why = f" (stopped by {self.stopped_by})" if self.stopped_by else ""
         hint = f"; {self.resume_hint}" if self.resume_hint else ""
         return (

@@ -1,5 +1,6 @@
 """
-`telemetry progress FILE|FOLDER`: how far batches are, read from their progress files.
+`telemetry progress FILE|FOLDER`: how far batches are, read from their progress files; with `--runs`,
+what each run on a journal did and spent.
 
 A file says what its process last knew. Whether that process still lives is judged here: a run that
 is not finished, and whose pid is gone on this machine or whose heartbeat is old, is shown as dead.
@@ -10,11 +11,13 @@ import json
 import socket
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from telemetry._batch import journal as _journal
 from telemetry._batch import progress as _progress
 from telemetry._logs import format as formats
 
@@ -27,8 +30,17 @@ REQUIRED: Final = ("operation", "processed", "total", "state", "pid", "host", "h
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--follow", "-f", is_flag=True, help="Go on until all runs are finished or dead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run and change.")
-def progress(path: Path, *, follow: bool, as_json: bool) -> None:
+@click.option(
+    "--runs",
+    "of_journal",
+    is_flag=True,
+    help="PATH is a journal: what each run on it did and spent.",
+)
+def progress(path: Path, *, follow: bool, as_json: bool, of_journal: bool) -> None:
     """Show how far batches are: PATH is a progress file, or a folder of them."""
+    if of_journal:
+        _show_runs(path, as_json=as_json)
+        return
     said: dict[str, str] = {}
     while True:
         runs = read(path)
@@ -47,6 +59,22 @@ def progress(path: Path, *, follow: bool, as_json: bool) -> None:
         time.sleep(INTERVAL_S)
     bad = any(run["state"] == "dead" or run.get("result") not in (None, "success") for run in runs)
     sys.exit(1 if bad else 0)
+
+
+def _show_runs(path: Path, *, as_json: bool) -> None:
+    """The runs of a journal, one a line, and their sum."""
+    found = _journal.runs_of(path) if path.is_file() else []
+    if not found:
+        message = f"{path}: no runs there; name the journal of a batch"
+        raise click.UsageError(message)
+    for run in found:
+        if as_json:
+            click.echo(json.dumps(run.shown()))
+        else:
+            click.echo(formats.escaped(run.line()))
+    if not as_json:
+        total = sum((run.cost for run in found), Decimal(0))
+        click.echo(f"{len(found)} runs, cost {total}")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from opentelemetry.context import attach, detach
 
 from telemetry import _diagnostics, _values
 from telemetry import attributes as names
-from telemetry._context import scope
+from telemetry._context import scope, spending
 from telemetry._context.recorded import already_recorded
 from telemetry._llm import metrics, prices, totals
 from telemetry._logs import logger as _logging
@@ -109,6 +109,7 @@ class Call:
         self._span: trace.Span = trace.INVALID_SPAN
         self._tokens: tuple[Any, Any] | None = None
         self._chain: ChainState | None = None
+        self._bill: spending.Bill | None = None
         self._tenant = ""
 
     @property
@@ -258,6 +259,7 @@ class Call:
         self._span.set_attributes({key: v for key, v in attributes.items() if key in names.CONTEXT})
         self._tokens = (attach(trace.set_span_in_context(self._span)), call_of.set(self))
         self._begun = time.perf_counter()
+        self._bill = spending.begin_call()
 
     def end(self, error: BaseException | None) -> None:
         """Close the span; count and add up what is known."""
@@ -295,6 +297,10 @@ class Call:
         if self._response_model is not None:
             labels[names.GEN_AI_RESPONSE_MODEL] = self._response_model
         metrics.record(labels, self._usage, seconds, kind, here)
+        usage = self._usage
+        if self._bill is not None:
+            tokens = (usage.input or 0, usage.output or 0)
+            spending.end_call(self._bill, usage.cost, usage.currency, *tokens)
         totals.add(
             (self._tenant, self._provider, self._model),
             self._usage,
