@@ -19,9 +19,11 @@ import threading
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from types import FrameType
 from typing import Any, Final
 
 from telemetry import _diagnostics, _values
+from telemetry._batch.event_loop import LATE_S, LoopWatch
 from telemetry._batch.plan import Plan
 from telemetry._batch.rate_limit import Limiter, paused, retry_after
 from telemetry._batch.source import Entry
@@ -53,6 +55,10 @@ _abandoned: list[Any] = []
 """Tasks that would not end: kept, because the interpreter complains about those it collects."""
 
 
+class LoopBlocked(TimeoutError):
+    """An attempt that had no time, because another handler blocked the event loop."""
+
+
 class Unprintable(Exception):
     """Stands in for an error whose own `__str__` fails."""
 
@@ -71,14 +77,17 @@ class Running:
 
     __slots__ = (
         "began",
+        "blocked_at",
         "context",
         "enter",
+        "excused",
         "good",
         "in_thread",
         "over",
         "started",
         "task",
         "timed_out",
+        "timer",
         "value",
     )
 
@@ -97,7 +106,12 @@ class Running:
         self.began = began
         self.task: asyncio.Task[None] | None = None
         self.started = False
+        self.timer: asyncio.TimerHandle | None = None
         self.timed_out = False
+        self.excused = False
+        """Whether its timer fired late, because another handler blocked the loop."""
+        self.blocked_at: str | None = None
+        """Where it blocked the loop itself."""
         self.good = False
         """Whether the handler returned."""
         self.value: Any = None
@@ -161,6 +175,7 @@ class Attempts:
         self._interrupted = interrupted
         self._loop = asyncio.get_running_loop()
         self._in_thread = not _is_async(plan.handler)
+        self._watch = None if self._in_thread else LoopWatch(self._blocked)
         self._threads = Threads(plan.concurrency + STUCK_THREADS, f"batch {plan.name}")
         self._cancelling = False
         self.running: dict[str, Running] = {}
@@ -169,6 +184,8 @@ class Attempts:
     def close(self) -> None:
         """Let the threads end."""
         self._threads.close()
+        if self._watch is not None:
+            self._watch.close()
 
     def cancel(self) -> None:
         """Ask all that runs to end, and wait for it no longer than the clean-up time."""
@@ -241,25 +258,22 @@ class Attempts:
         call = self._call_in_thread if in_thread else self._call
         task = running.task = self._loop.create_task(call(item, running))
         self.running[context.key] = running
-        timer = None
         if limit is not None:
-            timer = self._loop.call_later(max(limit, 0.0), self._expire, running)
+            self._arm(running, max(limit, 0.0))
         if self._cancelling:
             running.cancel()
         try:
             why = await over
         finally:
             self.running.pop(context.key, None)
-            if timer is not None:
-                timer.cancel()
+            if running.timer is not None:
+                running.timer.cancel()
         value = running.value
         if running.good and not context.asked:
             return SUCCESS, value, True
         if context.asked:
             asked_word = TIMEOUT if running.timed_out else CANCELLATION
-            asked_error = (
-                TimeoutError(f"no end within {limit:.3g} s") if running.timed_out else None
-            )
+            asked_error = _late(running, limit) if running.timed_out else None
             if why == ABANDONED:
                 self._abandon(task)
                 return asked_word, asked_error, False
@@ -274,10 +288,38 @@ class Attempts:
             return CANCELLATION, None, True
         return FAILURE, tame(value), True
 
-    def _expire(self, running: Running) -> None:
+    def _arm(self, running: Running, seconds: float) -> None:
+        due = self._loop.time() + seconds
+        running.timer = self._loop.call_at(due, self._expire, running, due)
+
+    def _expire(self, running: Running, due: float) -> None:
+        late = self._loop.time() - due
+        if late > LATE_S and not running.excused and running.blocked_at is None:
+            # Others had the loop: it gets the time that it lost, once, before it is judged.
+            running.excused = True
+            self._arm(running, late)
+            return
         running.timed_out = True
         running.cancel()
         self._loop.call_later(self._plan.stop.cleanup, running.settle, ABANDONED)
+
+    def _blocked(self, frame: FrameType) -> None:
+        """Say which handler blocks the loop, and where; called from another thread."""
+        name = getattr(self._plan.handler, "__qualname__", type(self._plan.handler).__name__)
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        outer: FrameType | None = frame
+        while outer is not None:
+            running = outer.f_locals.get("running") if outer.f_code is _CALL else None
+            if isinstance(running, Running):
+                running.blocked_at = place
+                text = (
+                    f"{self._plan.name}: the handler {name} blocks the event loop at {place}, in"
+                    f" {frame.f_code.co_qualname}; all other items wait. Make it a plain function,"
+                    " which runs in a thread, or await asyncio.to_thread(...)"
+                )
+                _diagnostics.say("blocked loop", text, level="error")
+                return
+            outer = outer.f_back
 
     def _abandon(self, task: "asyncio.Task[Any]") -> None:
         self.abandoned += 1
@@ -342,6 +384,19 @@ class Attempts:
         """Called by handlers, from any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._limiter.cool_down, seconds)
+
+
+_CALL: Final = Attempts._call.__code__  # noqa: SLF001 - the frame that is looked for
+
+
+def _late(running: Running, limit: float | None) -> TimeoutError:
+    """Why it timed out: by itself, or because the loop was blocked."""
+    text = f"no end within {limit:.3g} s"
+    if running.blocked_at is not None:
+        return TimeoutError(f"{text}; it blocked the event loop at {running.blocked_at}")
+    if running.excused:
+        return LoopBlocked(f"{text}; another handler blocked the event loop meanwhile")
+    return TimeoutError(text)
 
 
 def describe(error: BaseException) -> tuple[str, str]:

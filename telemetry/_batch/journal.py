@@ -34,7 +34,18 @@ from typing import Any, Final, NamedTuple
 from telemetry import _diagnostics, _values
 from telemetry._batch import progress
 from telemetry._batch.plan import Plan
-from telemetry._batch.types import SUCCESS, TERMINAL, Cost, JournalInUse, JournalUnusable, Outcome
+from telemetry._batch.types import (
+    CANCELLATION,
+    FAILURE,
+    LOOP_BLOCKED,
+    SUCCESS,
+    TERMINAL,
+    TIMEOUT,
+    Cost,
+    JournalInUse,
+    JournalUnusable,
+    Outcome,
+)
 
 SCHEMA: Final = 1
 FSYNC: Final = ("each", "interval", "never")
@@ -140,7 +151,8 @@ def item_line(run_id: str, outcome: Outcome, fingerprint: str, *, keyed: bool) -
         f',"attempts":{outcome.attempts},"start":"{progress.timestamp(outcome.started)}"'
         f',"duration_s":{outcome.duration_s:.6f},{spent}{came}}}'
     )
-    return Line(text.encode(), key, fingerprint, word)
+    again = outcome.error_type == LOOP_BLOCKED
+    return Line(text.encode(), key, fingerprint, CANCELLATION if again else word)
 
 
 @functools.lru_cache(maxsize=8)
@@ -200,6 +212,13 @@ class Journal:
         """The terminal outcome of a key, when it has one under this fingerprint."""
         place = self._done.get(key)
         return place[1] if place is not None and place[0] == fingerprint else None
+
+    def is_done(self, key: str, fingerprint: str, resume: str | bool) -> bool:
+        """Whether an item needs no work, as `resume` asks for it."""
+        if resume is False or resume == "all":
+            return False
+        done = self.find(key, fingerprint)
+        return done is not None and not (resume == "failed" and done in (FAILURE, TIMEOUT))
 
     def read(self, key: str) -> dict[str, Any]:
         """The line that ended an item."""
@@ -301,6 +320,8 @@ class Journal:
 
     def _remember(self, line: dict[str, Any], offset: int, length: int) -> None:
         key, outcome, fingerprint = line.get("key"), line.get("outcome"), line.get("fingerprint")
+        if line.get("error_type") == LOOP_BLOCKED:
+            return  # not its fault: it is worked on again
         if isinstance(key, str) and isinstance(fingerprint, str) and outcome in TERMINAL:
             self._done[key] = (fingerprint, str(outcome), offset, length)
 

@@ -24,6 +24,7 @@ from telemetry._batch.types import (
     CANCELLATION,
     FAILURE,
     FAILURES,
+    LOOP_BLOCKED,
     OUTCOMES,
     RESUMED,
     SKIP,
@@ -84,9 +85,9 @@ class Totals:
             self._outcomes.append(outcome)
         if outcome.earlier in (FAILURE, TIMEOUT):
             self._failed_earlier += 1
-        if outcome.outcome == CANCELLATION:
+        if outcome.outcome == CANCELLATION or outcome.error_type == LOOP_BLOCKED:
             self._interrupted.append(outcome.key)
-        elif outcome.outcome == SUCCESS:
+        if outcome.outcome == SUCCESS:
             self._in_a_row = 0
         elif outcome.outcome in (FAILURE, TIMEOUT):
             self._in_a_row += 1
@@ -183,7 +184,7 @@ class Totals:
             self.failed + self._failed_earlier,
             self.counts[SUCCESS] + self.counts[SKIP] + self.counts[RESUMED] - self._failed_earlier,
             share,
-            None if complete else stopped_by,
+            None if complete else stopped_by or (LOOP_BLOCKED if self._interrupted else None),
             signal,
         )
         durations = None if self.throughput is None else self.throughput.durations

@@ -3,7 +3,7 @@ One run of a batch, from opening the journal to the report.
 
 A fixed number of workers pull items from the source, so there is no queue to bound. What becomes of
 an outcome is in `recorder`. A ticker reports how far the run is, once a second. Where items have
-spans, workers whose items ended together begin their next ones one after the other (`stagger`).
+spans, workers whose items ended together begin their next ones one after the other (`event_loop`).
 
 A run stops in steps. Halt: nothing new starts, no item is tried again, what runs is finished.
 Cancel: what runs is asked to end. After the clean-up time it is left behind.
@@ -21,19 +21,20 @@ from telemetry import _diagnostics, _values
 from telemetry._batch import journal as journals
 from telemetry._batch import output_files, stop_signals
 from telemetry._batch import progress as _progress
-from telemetry._batch.attempt import Attempts, describe, tame
+from telemetry._batch.attempt import Attempts, LoopBlocked, describe, tame
+from telemetry._batch.event_loop import Stagger
 from telemetry._batch.journal import digest
 from telemetry._batch.plan import Plan
 from telemetry._batch.rate_limit import Limiter, paused
 from telemetry._batch.recorder import Recorder
 from telemetry._batch.results import Totals
 from telemetry._batch.source import Entry, Source
-from telemetry._batch.stagger import Stagger
 from telemetry._batch.telemetry import Observer
 from telemetry._batch.threads import Threads
 from telemetry._batch.throughput import Throughput
 from telemetry._batch.types import (
     FAILURE,
+    LOOP_BLOCKED,
     RESUMED,
     SKIP,
     SUCCESS,
@@ -282,7 +283,8 @@ class Run:
             await self._recorder.settle(outcome)
             return False
         fingerprint, problem = _fingerprint(self._plan.fingerprint, entry)
-        if problem is None and self._is_done(entry.key, fingerprint):
+        journal = None if problem is not None else self._journal
+        if journal is not None and journal.is_done(entry.key, fingerprint, self._plan.resume):
             await self._resume(entry)
         elif attempts.exhausted is not None:  # by the runs before, so that nothing began here
             self.stop("cost", HALT)
@@ -293,13 +295,6 @@ class Run:
         else:
             self._totals.unstarted.append(entry.key)
         return False
-
-    def _is_done(self, key: str, fingerprint: str) -> bool:
-        resume = self._plan.resume
-        if self._journal is None or resume is False or resume == "all":
-            return False
-        done = self._journal.find(key, fingerprint)
-        return done is not None and not (resume == "failed" and done in (FAILURE, TIMEOUT))
 
     async def _resume(self, entry: Entry) -> None:
         line: dict[str, Any] = {}
@@ -342,7 +337,7 @@ class Run:
                 key=entry.key,
                 outcome=word,
                 result=value if word == SUCCESS else None,
-                error_type="timeout" if word == TIMEOUT else error_type,
+                error_type=_label(word, value, error_type),
                 error=text,
                 attempts=tries,
                 started=started,
@@ -355,6 +350,12 @@ class Run:
             self._observer.lost(item)
             raise
         await self._recorder.ended(item, outcome, error, now)
+
+
+def _label(word: str, value: object, error_type: str | None) -> str | None:
+    if word != TIMEOUT:
+        return error_type
+    return LOOP_BLOCKED if isinstance(value, LoopBlocked) else "timeout"
 
 
 def _fingerprint(given: Any, entry: Entry) -> tuple[str, BaseException | None]:

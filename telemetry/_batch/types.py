@@ -32,6 +32,8 @@ TIMEOUT: Final = "timeout"
 CANCELLATION: Final = "cancellation"
 SKIP: Final = "skip"
 RESUMED: Final = "resumed"
+LOOP_BLOCKED: Final = "loop_blocked"
+"""The error type of an item that timed out because another one blocked the event loop: not its fault."""
 FAILURES: Final = 0.5
 """With a larger share of failed items than this a run is a failure, unless `Limits(failures=)` says."""
 OUTCOMES: Final = (SUCCESS, FAILURE, TIMEOUT, CANCELLATION, SKIP, RESUMED)
@@ -419,7 +421,7 @@ class Report:
     not_started_keys: tuple[str, ...]
     """The first hundred of them, as far as they are known."""
     interrupted: tuple[str, ...]
-    """Keys of items that were cancelled; the next run works on them again."""
+    """Keys of items that were cancelled, or had no time in a blocked loop; the next run works on them again."""
     unrecorded: tuple[str, ...]
     """Keys of finished items that the journal could not take: the next run works on them again."""
     errors: Mapping[str, Mapping[str, Any]]

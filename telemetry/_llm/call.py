@@ -283,7 +283,8 @@ class Call:
         seconds = time.perf_counter() - self._begun
         problem, kind = self._problem(error)
         try:
-            self._work_out_cost()
+            if self._priced:
+                prices.work_out(self._usage, self._provider, self._response_model or self._model)
             self._describe(kind)
             if isinstance(problem, (Exception, str)):
                 self._span.set_status(trace.StatusCode.ERROR)
@@ -314,14 +315,6 @@ class Call:
         if error is not None:
             return error, spans.error_type(error)
         return (None, None) if self._failure is None else self._failure
-
-    def _work_out_cost(self) -> None:
-        usage = self._usage
-        if self._priced and usage.cost is None and (usage.input or usage.output):
-            model = self._response_model or self._model
-            money = prices.price(usage, provider=self._provider, model=model)
-            if money is not None:
-                usage.cost, usage.currency, usage.source = money, "USD", "local"
 
     def _describe(self, kind: str | None) -> None:
         facts: dict[str, Value] = {

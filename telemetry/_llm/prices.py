@@ -13,6 +13,14 @@ from telemetry import _diagnostics, _values
 from telemetry._llm.totals import Usage
 
 
+def work_out(usage: Usage, provider: str, model: str) -> None:
+    """Give the usage its cost in USD, where it has tokens and no cost yet."""
+    if usage.cost is None and (usage.input or usage.output):
+        money = price(usage, provider=provider, model=model)
+        if money is not None:
+            usage.cost, usage.currency, usage.source = money, "USD", "local"
+
+
 def price(usage: Usage, *, provider: str, model: str) -> Decimal | None:
     """The price in USD, or None."""
     try:
