@@ -32,7 +32,7 @@ from opentelemetry import trace
 
 from telemetry import _values
 from telemetry._ml import metrics, scoring
-from telemetry._ml.evaluation import Evaluation
+from telemetry._ml.evaluation import DIGITS, Evaluation
 from telemetry._ml.metrics import number, short
 from telemetry._redaction import pseudonyms
 from telemetry.attributes import (
@@ -47,6 +47,8 @@ from telemetry.errors import ConfigError
 MEMBER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 RESERVED: Final = ("ensemble", "final", "scale_max", "bands", "value", "divergence", "evaluated")
 SUBJECTS: Final = ("hashed", "shortened", "plain")
+TOLERANCE: Final = 1e-4
+"""What a blend may be off, as a share of the scale: more than rounding, less than a wrong weight."""
 REMEMBERED: Final = 10_000
 
 
@@ -64,7 +66,8 @@ class Ensemble:
         role: `champion` or `challenger`, when two run side by side.
         ruleset: the version of the rules.
         confidence_max: the confidence that means "certain": 100 for a model that gives percent.
-        tolerance: how far a blend that the application computed may be from the declared weights.
+        tolerance: how far a blend that the application computed may be from the declared weights, in
+            points of the scale; a ten-thousandth of the scale by default.
         subjects: how the subject is sent: `hashed`, `shortened` or `plain`.
         labels: ids or fields (`tenant_id`, `chain`) that also label the metrics; few values each.
         name: distinguishes ensembles of one program.
@@ -84,7 +87,7 @@ class Ensemble:
         role: str | None = None,
         ruleset: str | None = None,
         confidence_max: float = 1.0,
-        tolerance: float = 1.0,
+        tolerance: float | None = None,
         subjects: str = "hashed",
         labels: Sequence[str] = (),
         name: str | None = None,
@@ -93,7 +96,8 @@ class Ensemble:
         self.scale_max = scale_max
         self.bands: dict[str, float] = dict(bands)
         self.confidence_max = confidence_max
-        self.tolerance = tolerance
+        default = scale_max * TOLERANCE if number(scale_max) is not None else 0.0
+        self.tolerance = default if tolerance is None else tolerance
         self.subjects = subjects
         problems = list(_problems(self))
         if problems:
@@ -102,7 +106,7 @@ class Ensemble:
         self.weights = {member: float(weight) for member, weight in self.weights.items()}
         self.bands = {band: float(edge) for band, edge in self.bands.items()}
         self.scale_max, self.confidence_max = float(scale_max), float(confidence_max)
-        self.tolerance = float(tolerance)
+        self.tolerance = float(self.tolerance)
         self.labels = tuple(labels)
         given = {
             RISK_MODEL_NAME: model,
@@ -133,6 +137,7 @@ class Ensemble:
 
     def band(self, score: float) -> str:
         """The band that a score lies in; below and above the scale the first and the last."""
+        score = round(score, DIGITS)
         return next((name for name, edge in self.bands.items() if score <= edge), [*self.bands][-1])
 
     def instruments(self) -> metrics.Instruments:

@@ -22,6 +22,8 @@ from telemetry._traces import span
 
 SPAN: Final = "evaluate risk.score"
 REASONS: Final = ("unavailable", "timeout")
+DIGITS: Final = 6
+"""Scores are rounded to so many, all of them, so that equal scores are in one band."""
 TEXTS: Final = 32
 """At most so many adjustments and rules of one evaluation."""
 
@@ -145,6 +147,7 @@ class Evaluation(Block["Evaluation"]):
         if self._closed("adjust"):
             return
         found = number(score)
+        found = None if found is None else round(found, DIGITS)
         if found is None:
             _say("adjust", "an adjustment is left out: its score is no finite number")
         elif len(self.adjustments) < TEXTS:
@@ -169,10 +172,8 @@ class Evaluation(Block["Evaluation"]):
         total = math.fsum(weights[name] for name in self.scores)
         if total > 0:
             parts = (weights[name] * score for name, score in self.scores.items())
-            return round(math.fsum(parts) / total, 6)
-        if self.scores:  # only members without weight answered
-            return round(math.fsum(self.scores.values()) / len(self.scores), 6)
-        return None
+            return round(math.fsum(parts) / total, DIGITS)
+        return None  # a member without weight watches, and decides nothing
 
     @property
     def blend(self) -> float | None:
@@ -183,8 +184,9 @@ class Evaluation(Block["Evaluation"]):
     def blend(self, value: object) -> None:
         if self._closed("blend"):
             return
-        self.given_blend = number(value)
-        if self.given_blend is None and value is not None:
+        found = number(value)
+        self.given_blend = None if found is None else round(found, DIGITS)
+        if found is None and value is not None:
             _say("blend", "the blend is no finite number; the declared weights count")
 
     @property
@@ -207,12 +209,10 @@ class Evaluation(Block["Evaluation"]):
             return None
         found = {name: value for name, value in self.confidences.items() if name in self.scores}
         weights = [self.ensemble.weights[name] for name in found]
-        if not found:
-            return None
         if not math.fsum(weights) > 0:
-            weights = [1.0] * len(found)
+            return None
         parts = (weight * value for weight, value in zip(weights, found.values(), strict=True))
-        return round(math.fsum(parts) / math.fsum(weights), 6)
+        return round(math.fsum(parts) / math.fsum(weights), DIGITS)
 
     @confidence.setter
     def confidence(self, value: object) -> None:

@@ -1,6 +1,7 @@
 """psi: drift from bucket counts alone."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -67,3 +68,55 @@ def test_numpy_counts():
     """Counts may be a numpy array."""
     counts = np.array(REFERENCE, dtype=np.uint64)
     assert psi(counts, counts) == Drift(0.0, "stable")
+
+
+EDGES = np.unique(np.r_[np.arange(500, 10_001, 500), 3000, 6000]).astype(float)
+"""The boundaries of `risk.score.value`, as an Ensemble of 10,000 points has them."""
+
+
+def histogram(values):
+    return np.bincount(np.searchsorted(EDGES, values, side="left"), minlength=len(EDGES) + 1)
+
+
+@pytest.mark.parametrize(("now", "reference"), [(200, 200), (200, 20_000), (500, 500)])
+@pytest.mark.parametrize("shape", ["normal", "uniform", "beta", "heavy"])
+def test_noise_is_no_drift(shape, now, reference):
+    """Issue 19.6: of 300 windows from the reference's own distribution at most three are watch or alert."""
+    chance = np.random.default_rng(11)
+    draw = {
+        "normal": lambda n: chance.normal(4500, 1500, n).clip(0, 10_000),
+        "uniform": lambda n: chance.uniform(0, 10_000, n),
+        "beta": lambda n: chance.beta(2, 5, n) * 10_000,
+        "heavy": lambda n: np.minimum(chance.pareto(1.5, n) * 500, 10_000),
+    }[shape]
+    verdicts = [psi(histogram(draw(now)), histogram(draw(reference))).verdict for _ in range(300)]
+    assert sum(verdict != "stable" for verdict in verdicts) <= 3
+
+
+@pytest.mark.parametrize("size", [200, 500, 5000])
+def test_a_real_shift_is_seen(size):
+    """Issue 19.6: a shift by one standard deviation is an alert, also in a small window."""
+    chance = np.random.default_rng(12)
+    windows = [histogram(chance.normal(mean, 1500, size)) for mean in (6000, 4500)]
+    assert psi(*windows).verdict == "alert"
+
+
+def test_the_limit_is_the_quantile_of_chi_square():
+    """Issue 19.6: two buckets ask for 10.83, five for 18.47, as the tables have them (99.9 %)."""
+
+    def statistic(now, reference):
+        table = np.array([now, reference], float)
+        expected = table.sum(1, keepdims=True) * table.sum(0, keepdims=True) / table.sum()
+        return ((table - expected) ** 2 / expected).sum()
+
+    for now, reference, quantile in (
+        ([80, 120], [112, 88], 10.828),
+        ([62, 20, 48, 35, 35], [50, 44, 40, 33, 33], 18.467),
+    ):
+        found = psi(now, reference)
+        assert found.verdict == "stable"
+        assert found.value >= 0.1
+        numbers = re.findall(r"chi-square ([\d.]+), and more than ([\d.]+)", found.reason)
+        said, limit = map(float, numbers[0])
+        assert said == pytest.approx(statistic(now, reference), abs=0.06)
+        assert limit == pytest.approx(quantile, rel=0.04)

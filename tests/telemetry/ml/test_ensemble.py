@@ -511,3 +511,40 @@ def test_the_score_is_right_without_telemetry(run):
         """
     )
     assert (done.stdout, done.stderr) == ("4440.0 HIGH\n", "")
+
+
+def test_a_watching_member_never_decides():
+    """Issue 19.6: without a weighted member there is no score, no band and no confidence."""
+    scores = ensemble(weights={"rule_based": 1.0, "shadow": 0.0})
+    with scores.evaluate() as e:
+        e.member("shadow", 9500, confidence=0.9)
+    assert (e.final, e.band, e.confidence, e.fallback) == (None, None, None, "all_unavailable")
+
+
+@pytest.mark.parametrize(("top", "off"), [(1, 0.05), (100, 5), (10_000, 500)])
+def test_the_check_of_the_arithmetic_knows_the_scale(captured, top, off):
+    """Issue 19.6: a blend that is off by 5 % of the scale is a mismatch on each scale; rounding is none."""
+    scores = ensemble(scale_max=top, bands={"LOW": top / 2, "HIGH": top})
+    for blend in (0.6 * 0.4 * top + 0.4 * 0.9 * top + off, 0.6 * 0.4 * top + 0.4 * 0.9 * top):
+        with scores.evaluate() as e:
+            e.member("rule_based", 0.4 * top)
+            e.member("ml", 0.9 * top)
+            e.blend = blend
+    assert [
+        event["risk.ensemble.residual"] for event in events(captured, "risk.ensemble.mismatch")
+    ] == [pytest.approx(off)]
+
+
+def test_equal_scores_have_one_band():
+    """Issue 19.6: 0.1 + 0.2 is in the band that ends with 0.3, computed, given or adjusted."""
+    scores = ensemble(scale_max=1, bands={"LOW": 0.3, "HIGH": 1})
+    found = []
+    for give in (
+        lambda e: [e.member(name, 0.1 + 0.2) for name in ("rule_based", "ml")],
+        lambda e: setattr(e, "blend", 0.1 + 0.2),
+        lambda e: e.adjust("rule", 0.1 + 0.2),
+    ):
+        with scores.evaluate() as e:
+            give(e)
+        found.append((e.final, e.band))
+    assert found == [(0.3, "LOW")] * 3
