@@ -172,6 +172,8 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str], fsync: str) -> None:
         self.path = Path(path)
         self.fsync = fsync
+        self.operation = ""
+        """The batch whose runs it holds, if it holds any."""
         self.spent = Cost()
         """What the runs before have spent."""
         self.runs = 0
@@ -303,6 +305,7 @@ class Journal:
                 self.bad_lines += 1
             elif line.get("type") == "run":
                 self.runs += 1
+                self.operation = str(line.get("operation") or self.operation)
             elif line.get("type") == "item":
                 self._remember(line, offset, length)
                 self._count_cost(line)
@@ -372,6 +375,12 @@ def opened(plan: Plan, run_id: str, stack: contextlib.ExitStack) -> Journal | No
         return None
     journal = Journal(plan.journal, plan.fsync)
     stack.callback(journal.close)
+    if journal.operation not in ("", plan.name):
+        message = (
+            f"{plan.journal}: the journal is of the batch {journal.operation!r}, and this one is"
+            f" {plan.name!r}; give it a journal of its own"
+        )
+        raise JournalUnusable(message)
     if plan.resume is False and len(journal):
         message = (
             f"{plan.journal}: the journal holds {len(journal)} finished items; "

@@ -253,10 +253,10 @@ def opened(plan: Plan, stack: contextlib.ExitStack) -> Outputs | None:
         raise BatchError(message) from error
 
 
-def results_of(plan: Plan) -> Results:
-    """Where its results go; raises BatchError."""
+def results_of(plan: Plan, *, goes_on: bool) -> Results:
+    """Where its results go, after those of earlier runs on the journal; raises BatchError."""
     try:
-        return Results(plan.results)
+        return Results(plan.results, goes_on=goes_on)
     except OSError as error:
         message = f"{plan.results}: results cannot be written there ({error.strerror}); choose another path"
         raise BatchError(message) from error

@@ -12,7 +12,7 @@ import contextlib
 import email.utils
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 LONGEST_PAUSE_S: Final = 3600.0
@@ -86,17 +86,16 @@ def retry_after(error: Any) -> float | None:
     """
     Seconds that the other side asked to wait for.
 
-    Reads `error.retry_after`, else the Retry-After header of `error.response`, as seconds or as an
-    HTTP date: that is how the errors of httpx, requests, openai and anthropic carry it.
+    Reads `error.retry_after`, else the headers retry-after-ms and Retry-After (seconds or an HTTP date)
+    of `error.response` (httpx, requests, openai, anthropic, botocore) or of the error (aiohttp, urllib).
     """
     try:
-        given = getattr(error, "retry_after", None)
+        given: Any = getattr(error, "retry_after", None)
         if given is None:
-            headers = getattr(getattr(error, "response", None), "headers", None)
+            headers = _headers(error)
+            milliseconds = headers.get("retry-after-ms")
             given = (
-                None
-                if headers is None
-                else headers.get("retry-after") or headers.get("Retry-After")
+                headers.get("retry-after") if milliseconds is None else float(milliseconds) / 1000
             )
         if given is None or isinstance(given, bool):
             return None
@@ -107,3 +106,13 @@ def retry_after(error: Any) -> float | None:
     except Exception:
         return None
     return min(max(seconds, 0.0), LONGEST_PAUSE_S) if math.isfinite(seconds) else None
+
+
+def _headers(error: Any) -> dict[str, Any]:
+    """The headers of the answer that an error is about, in lower case."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # botocore
+        found = response.get("ResponseMetadata", {}).get("HTTPHeaders")
+    else:
+        found = getattr(error if response is None else response, "headers", None)
+    return {} if found is None else {str(name).lower(): found[name] for name in found}

@@ -5,6 +5,7 @@ Every item of the input is in exactly one column: an outcome, or not started. `v
 place where the end of a run becomes a verdict and an exit code.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -268,9 +269,11 @@ class Results:
 
     Args:
         target: `-` for stdout, a path, or None for nowhere.
+        goes_on: after an earlier run: what it has written stays, and what was resumed is not repeated.
     """
 
-    def __init__(self, target: str | Path | None) -> None:
+    def __init__(self, target: str | Path | None, *, goes_on: bool = False) -> None:
+        self._written: set[object] = set()
         self._out: IO[str] | None = None
         self._close = False
         self.wanted = target is not None
@@ -279,12 +282,17 @@ class Results:
         elif target is not None:
             path = Path(target)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._out = path.open("w", encoding="utf-8")
+            whole = True
+            if goes_on and path.exists():
+                self._written, whole = _written(path)
+            self._out = path.open("a" if goes_on else "w", encoding="utf-8")
+            if not whole:
+                self._out.write("\n")  # a line that a kill has torn
             self._close = True
 
     def add(self, outcome: Outcome) -> None:
         """Write an outcome."""
-        if self._out is None:
+        if self._out is None or (outcome.outcome == RESUMED and outcome.key in self._written):
             return
         line = {
             "type": "item",
@@ -335,3 +343,16 @@ class Results:
         except (OSError, ValueError) as error:
             self._out = None
             _diagnostics.say("results", f"results cannot be written on: {_values.text(error)}")
+
+
+def _written(path: Path) -> tuple[set[object], bool]:
+    """The keys of the items in a file of results, and whether its last line is whole."""
+    keys: set[object] = set()
+    raw = b"\n"
+    with path.open("rb") as file:
+        for raw in file:
+            with contextlib.suppress(ValueError, AttributeError):
+                line = json.loads(raw)
+                if line.get("type") == "item" and isinstance(line.get("key"), str):
+                    keys.add(line["key"])
+    return keys, raw.endswith(b"\n")

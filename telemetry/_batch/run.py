@@ -97,7 +97,7 @@ class Run:
             outputs = output_files.opened(plan, stack)
             log_event = None if outputs is None else outputs.event
             log_line = None if outputs is None else outputs.progress
-            self._results = output_files.results_of(plan)
+            self._results = output_files.results_of(plan, goes_on=attempt > 1)
             stack.callback(self._results.close)
             self._totals = Totals(plan, self.run_id, attempt)
             if self._journal is not None:

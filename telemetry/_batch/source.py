@@ -149,8 +149,7 @@ class Source:
 
     def _entry(self, item: Any, place: int) -> Entry:
         try:
-            given = self._key(item)
-            key = given if type(given) is str else str(given)
+            key = _text(self._key(item))
         except BaseException as error:
             return Entry(item, f"item without a key, number {place + 1}", problem=error)
         if key in self._seen:
@@ -168,3 +167,11 @@ class Source:
             'make keys unique, or say duplicates="skip" to use the first'
         )
         raise DuplicateKey(message)
+
+
+def _text(key: object) -> str:
+    """A key as text; None is the answer of a function that found none, and would be one key for all."""
+    if key is None:
+        message = "the key of the item is None; give each item an identity of its own"
+        raise ValueError(message)
+    return key if type(key) is str else str(key)

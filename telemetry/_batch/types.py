@@ -80,10 +80,31 @@ def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: time-outs, connections, HTTP 408, 429 and 5xx, Retry-After."""
     if isinstance(error, (TimeoutError, ConnectionError)) or retry_after(error) is not None:
         return True
-    status = getattr(error, "status_code", None)
-    if status is None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-    return isinstance(status, int) and (status in (408, 429) or 500 <= status < 600)
+    if isinstance(getattr(error, "reason", None), (TimeoutError, ConnectionError)):  # urllib
+        return True
+    if any(kind.__name__ == "ClientConnectionError" for kind in type(error).__mro__):  # aiohttp
+        return True
+    status = _status(error)
+    return status in (408, 429) or 500 <= status < 600
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status of an error, 0 for none: each library has a place of its own for it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # botocore
+        response = response.get("ResponseMetadata")
+        found = response.get("HTTPStatusCode") if isinstance(response, Mapping) else None
+        return found if isinstance(found, int) else 0
+    for holder, name in (
+        (error, "status_code"),  # openai, anthropic
+        (response, "status_code"),  # httpx, requests
+        (error, "status"),  # aiohttp
+        (error, "code"),  # urllib, google
+    ):
+        found = getattr(holder, name, None)
+        if isinstance(found, int) and not isinstance(found, bool):
+            return int(found)
+    return 0
 
 
 def _require(condition: bool, message: str) -> None:
