@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import click
 
-from telemetry._batch import journal as _journal
 from telemetry._batch import progress as _progress
 from telemetry._logs import format as formats
 
@@ -63,7 +62,9 @@ def progress(path: Path, *, follow: bool, as_json: bool, of_journal: bool) -> No
 
 def _show_runs(path: Path, *, as_json: bool) -> None:
     """The runs of a journal, one a line, and their sum."""
-    found = _journal.runs_of(path) if path.is_file() else []
+    from telemetry._batch import journal  # noqa: PLC0415 - a progress file needs no asyncio
+
+    found = journal.runs_of(path) if path.is_file() else []
     if not found:
         message = f"{path}: no runs there; name the journal of a batch"
         raise click.UsageError(message)
