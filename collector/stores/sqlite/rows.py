@@ -1,7 +1,7 @@
 """
 Documents as rows of the SQLite file: what is filtered on in columns, the whole as JSON.
 
-The usual row is made by the native core (collector/_core_rows.h) from a list of columns; what it
+The usual row is made by the native core (native/collector/rows.c) from a list of columns; what it
 leaves, and every row without it, is made by the twin in Python. They are equal by test.
 """
 
