@@ -345,7 +345,7 @@ def encode(document: Document, memo: Memo) -> bytes:
     """
     try:
         data = _native(document, memo.pieces, memo)
-    except Exception:  # the twin says why
+    except Exception:  # Python says why
         data = None
     try:
         if data is None:
