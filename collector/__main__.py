@@ -3,7 +3,7 @@ The program: `collector` and `python -m collector`. Only this module ends the pr
 
 `pip install otelier` brings the library alone, and this program's name with it; what the program
 needs is in the extra `collector`. So it looks first whether that is there: one line with the
-command, instead of a traceback about a package that nobody has heard of.
+command, instead of a traceback about a package that the user never named.
 """
 
 import sys

@@ -104,6 +104,9 @@ OnRequest = Annotated[T | None, msgspec.Meta(extra={"null": "defaults"})]
 ExporterId = Annotated[str, msgspec.Meta(extra={"references": "exporters"})]
 """A field that names a configured exporter; the loader rejects a dangling name."""
 
+ExtensionId = Annotated[str, msgspec.Meta(extra={"references": "extensions"})]
+"""A field that names a configured extension."""
+
 Consume = Callable[[Batch], Awaitable[None]]
 """
 Take a batch. Returning means that it is taken for good (stored, or handed to something that keeps

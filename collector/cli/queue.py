@@ -24,7 +24,7 @@ from collector.cli.render import write
 from collector.errors import Retryable
 from collector.model import Host
 from collector.otlp import encode_json, new_message
-from collector.sending_queue.sender import DeadLetter, letters_path, read_letters
+from collector.sending_queue.sender import DeadLetter, dead_letters_path, read_dead_letters
 from collector.stats import Stats
 from collector.wal.cursor import Cursor, file_name, limits, load_cursors
 from collector.wal.files import Files
@@ -109,7 +109,7 @@ def ls(*, folder: Path, as_json: bool) -> None:
             size += len(record.payload)
             received = record.request.received_at_unix_nano
             oldest = received if oldest is None else min(oldest, received)
-        letters = sum(1 for _ in read_letters(Files(), letters_path(folder, name)))
+        letters = sum(1 for _ in read_dead_letters(Files(), dead_letters_path(folder, name)))
         age = None if oldest is None else max(0.0, round(_now() - oldest / 1e9, 1))
         rows.append(
             {
@@ -166,7 +166,7 @@ def _waiting(log: Log, cursor: Cursor) -> Iterator[Record]:
 def peek(*, folder: Path, exporter: str, limit: int, dead_letters: bool) -> None:
     """Print what waits for an exporter: one OTLP/JSON request per line, oldest first."""
     if dead_letters:
-        letters = read_letters(Files(), letters_path(folder, exporter))
+        letters = read_dead_letters(Files(), dead_letters_path(folder, exporter))
         for letter in itertools.islice(letters, limit):
             write(f"{_letter(letter)}\n")
         return
@@ -209,8 +209,8 @@ def replay(*, folder: Path, exporter: str) -> None:
 
 
 async def _replay(folder: Path, exporter: str) -> int:
-    path = letters_path(folder, exporter)
-    letters = deque(read_letters(Files(), path))
+    path = dead_letters_path(folder, exporter)
+    letters = deque(read_dead_letters(Files(), path))
     if not letters:
         raise click.ClickException(f'there are no dead letters of "{exporter}" in {folder}')
     cursors, _ = load_cursors(Files(), folder / "cursors")
@@ -239,7 +239,7 @@ def drop(*, folder: Path, exporter: str, dead_letters: bool, yes: bool) -> None:
     files = Files()
     cursors, _ = load_cursors(files, folder / "cursors")
     if dead_letters:
-        path, what = letters_path(folder, exporter), "its dead letters"
+        path, what = dead_letters_path(folder, exporter), "its dead letters"
         if not path.exists():
             raise click.ClickException(f'there are no dead letters of "{exporter}" in {folder}')
     else:

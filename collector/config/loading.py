@@ -2,7 +2,7 @@
 From sources to a `Config`: every step, in order, with all problems reported together.
 
 Resolving comes first and ends the loading when it fails, because half a tree would only produce
-errors about the other half. Decoding and the checks of the whole run always both: whoever wrote
+errors about the other half. Decoding and the checks of the whole run always both: the user who wrote
 two mistakes wants to hear of two. A component that does not decode still counts as configured, so
 that one typo is one message.
 """

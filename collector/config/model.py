@@ -1,7 +1,7 @@
 """
 What a loaded configuration is: components by id, pipelines by id, all decoded and checked.
 
-Plain data. Whoever builds the process from it needs no YAML, no lines and no lookups: classes and
+Plain data. The service builds the process from it and needs no YAML, no lines and no lookups: classes and
 configs stand side by side, and every id in a pipeline is known to exist.
 """
 
@@ -61,7 +61,7 @@ class Config:
         receivers, processors, exporters, connectors, extensions: by id, in the order written.
         pipelines: by id, in the order written.
         service_extensions: the extensions to start, in the order written.
-        telemetry: what the collector tells about itself.
+        telemetry: what the collector reports about itself.
         warnings: what the operator should know although it is no error, already with its place.
         source: the merged and expanded mapping, before decoding; secrets are readable in it.
     """

@@ -40,7 +40,7 @@ def schema() -> dict[str, Any]:
 
 
 def _section(kind: str) -> dict[str, Any]:
-    """A map of ids to settings; a type with a colon is an import string, whose keys nobody knows."""
+    """A map of ids to settings; a type with a colon is an import string, whose keys are unknown."""
     patterns: dict[str, Any] = {r".*:.*": {}}
     for name in sorted(components.KINDS[kind]):
         cls = components.resolve(kind, name)

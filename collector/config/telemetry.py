@@ -1,5 +1,5 @@
 """
-`service.telemetry`: what the collector tells about itself.
+`service.telemetry`: what the collector reports about itself.
 
 The keys are the OpenTelemetry Collector's, so that its configurations load. Those that have no
 effect yet are accepted with a warning that names them; IN_EFFECT is the list of the others.

@@ -43,7 +43,7 @@ def without_effect(facts: Facts) -> Iterator[str]:
 
 
 def written(node: Node, *keys: str) -> Node | None:
-    """The node of a key inside, None when nobody wrote it."""
+    """The node of a key inside, None when it is not written."""
     for key in keys:
         if not isinstance(node.value, dict) or key not in node.value:
             return None

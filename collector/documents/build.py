@@ -363,7 +363,7 @@ def _metrics(request: Document, batch: Batch) -> list[Document]:
                 word = base.get("temporality", "")
                 series = dumps([base["name"], kind, base.get("unit", ""), word, scope_name])
                 for point in points:
-                    # Without a time of its own a point is told apart by the request that brought it.
+                    # Without a time of its own a point is identified by the request that brought it.
                     index += 1
                     own = b"" if point.get("time_unix_nano") else b"%b %d" % (key, index)
                     _point(point, kind, base, (tenant, owner, series + own))

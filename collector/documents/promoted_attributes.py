@@ -3,7 +3,7 @@ Which attributes a document gives a place of their own.
 
 A `Promoted` says: the attribute of this name goes to `section.key`. A canonical name (semantic
 conventions, or ours) with the right type moves there; an application's own spelling is copied and
-stays, so that the way back can tell the two apart: a value whose canonical name or spelling is
+stays, so that the way back can distinguish the two: a value whose canonical name or spelling is
 still among the attributes came from there, any other one was moved.
 """
 

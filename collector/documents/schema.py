@@ -3,7 +3,7 @@ Protobuf -> plain dicts, by schemas that are derived from the message descriptor
 
 `read(message_type, wire, message)` gives the fields that are present, under our names, with ids as
 hex, enums as words, attribute lists as dicts and AnyValues as their values. Two ways lead there: the
-native core walks the bytes (collector/_core.c), and without it `_walk` asks the protobuf message.
+native core walks the bytes (native/collector/decode.c), and without it `_walk` asks the protobuf message.
 They are equal by test; `NATIVE` says which one runs. Deriving the schema means that no field number
 of OTLP is written down in this project, and that new fields of OTLP arrive by themselves.
 """

@@ -77,7 +77,7 @@ class _Reading:
         self.parser = httptools.HttpResponseParser(self)
 
     def on_message_begin(self) -> None:
-        if self.complete:  # nobody asked for a second answer
+        if self.complete:  # there was no second request
             raise BrokenAnswer("the server sent more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:

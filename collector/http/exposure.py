@@ -3,7 +3,7 @@ The one switch that opens ports beyond this machine without a credential.
 
 Inside a container every address is open, so public configurations listen on 0.0.0.0 and mean the network of
 the container. The operator says so once, by a flag or a variable of the process. It is no key of the file: a
-file that somebody copied must not open a port by itself (R8).
+file that was copied must not open a port by itself (R8).
 """
 
 import os

@@ -50,7 +50,7 @@ async def open_connection(
         server_name: the name that the certificate must have; only with `tls`.
 
     Raises:
-        OSError: nobody listens, or the name is unknown.
+        OSError: nothing listens, or the name is unknown.
     """
     try:
         return await asyncio.open_connection(host, port, ssl=tls, server_hostname=server_name)

@@ -49,7 +49,7 @@ def listen(endpoint: str) -> socket.socket:
     A listening socket on `host:port`; `localhost` means 127.0.0.1, port 0 any free one.
 
     `unix:///path` is a socket in the file system, for this user and group; a file that an earlier
-    process left behind is replaced, one that somebody listens on is not.
+    process left behind is replaced, one that a process listens on is not.
 
     Raises:
         StartFailed: the endpoint is malformed or cannot be bound; the message names the fix.
@@ -108,10 +108,10 @@ def listen_unix(path: Path) -> socket.socket:
 
 def make_way(path: Path) -> None:
     """
-    Remove a socket that nobody listens on any more.
+    Remove a socket that no process listens on any more.
 
     Raises:
-        OSError: somebody listens on it, or it is no socket.
+        OSError: a process listens on it, or it is no socket.
     """
     try:
         found = path.lstat()
@@ -125,7 +125,7 @@ def make_way(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
             return
-    raise OSError(errno.EADDRINUSE, "somebody listens")
+    raise OSError(errno.EADDRINUSE, "a process listens")
 
 
 def hide(listener: socket.socket) -> None:

@@ -59,7 +59,7 @@ class Connection(HttpToolsProtocol):
         self.refusal = (400, "this is no HTTP request")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
-        """Start the clock of the first head; when there are too many, somebody has to go."""
+        """Start the clock of the first head; when there are too many, one has to go."""
         super().connection_made(transport)
         self.quiet_since = self.loop.time()
         if len(self.connections) > self.most and not self.make_room():

@@ -1,5 +1,5 @@
 """
-Who may ask a port that answers everybody on this machine: no web page of another site.
+Who may ask a port that answers every user of this machine: no web page of another site.
 
 A page from anywhere can make a browser send requests to localhost, under a name of its own when its
 DNS says so (rebinding), and then read the answer. Browsers always send Host, and Origin with what a

@@ -8,7 +8,7 @@ is too large is cut (`limits`). When upb refuses the request it is repaired item
 (`repair`), so that one bad string never costs its neighbours. Whatever was changed is counted, and `Batch.wire`
 is None as soon as it no longer equals the message.
 
-This module, with its private parts, is the only importer of `*_pb2`: everybody else walks the
+This module, with its private parts, is the only importer of `*_pb2`: all others walk the
 message through `resources`, `items` and `points`, or asks it by attribute.
 """
 
@@ -80,7 +80,7 @@ class Decoded:
     Args:
         batch: what can be taken; it may be empty.
         accepted: items in `batch`: spans, metric points or log records.
-        rejected: items that are refused for good.
+        rejected: items that are rejected.
         reasons: why, and how many for each reason.
         repaired: what was repaired and how often, by kind: `utf8` (fields), `depth` (values), `ids`
             (records that lost an id), `integer` (beyond 64 bits in JSON, kept as a double),
@@ -134,7 +134,7 @@ def new_message(signal: Signal) -> Any:
 
 
 def _weightless(objects: int) -> None:
-    """Nobody asks how much it is."""
+    """No limit: it is not weighed."""
 
 
 def decode(
@@ -155,7 +155,7 @@ def decode(
         encoding: how it is written.
         request: where it came from, for the batch.
         limits: what it may hold.
-        weigh: told how many objects parsing will make, before it makes them; may raise.
+        weigh: called with how many objects parsing will make, before it makes them; may raise.
 
     Raises:
         Malformed: these are not the bytes of such a request.

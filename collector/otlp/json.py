@@ -159,7 +159,7 @@ def no_constant(text: str) -> NoReturn:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; two members of one name are an error, because nobody can say which is meant."""
+    """An object; two members of one name are an error, because it is unknown which is meant."""
     made = dict(pairs)
     if len(made) != len(pairs):
         name = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)

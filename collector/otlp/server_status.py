@@ -55,7 +55,7 @@ def response(
 
     Args:
         signal: what the request was about.
-        rejected: items that were refused for good.
+        rejected: items that were rejected.
         message: why, or a warning; empty when there is neither.
         encoding: how the request was written.
     """

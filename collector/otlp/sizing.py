@@ -6,7 +6,7 @@ bytes is none on memory. `survey` walks the wire once, in the order of the bytes
 messages that a parser would have to make; it stops at the first count over its limit. From the
 same walk comes whether anything is large enough to need `limits`, so that honest requests pay
 for nothing else. The walk is in the native core (0.1 ms for a thousand spans); without a compiler,
-and for the wire types that OTLP does not use, its twin here gives the same answer.
+and for the wire types that OTLP does not use, the functions here give the same answer.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """
 The batch processor: small requests travel on together, large ones in parts.
 
-Nobody is answered before the data is taken downstream: a caller waits for the send that its
+No client is answered before the data is taken downstream: a caller waits for the send that its
 request was part of, and gets that result. So holding a request back makes its sender wait, and the
 usual "wait for the timeout" would slow every sender down. Instead the first request goes at once;
 those that come while it is on its way wait for each other, and go when it is done, when there are

@@ -144,7 +144,7 @@ class Python:
                 result = self._function(view, **self.config.options)
             except BaseException as raised:
                 error = raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
                 loop.call_soon_threadsafe(self._settle, done, result, error)
 
         threading.Thread(target=run, name=f"python {self.host.id}", daemon=True).start()

@@ -69,7 +69,7 @@ class QueryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     allowed_hosts: tuple[str, ...] = ()
     """Further names that a Host header may carry, without port; loopback names are always allowed."""
     dangerously_allow_unauthenticated: bool = False
-    """Listen beyond loopback without a token: everybody who reaches the port can read everything."""
+    """Listen beyond loopback without a token: every client that reaches the port can read everything."""
     timeout: Duration = Duration(30)
     """How long one question may take."""
     max_concurrent: int = 16

@@ -1,5 +1,5 @@
 """
-Prometheus' text formats, written: 0.0.4 for everybody, OpenMetrics 1.0 for those who ask for it.
+Prometheus' text formats, written: 0.0.4 by default, OpenMetrics 1.0 for those who ask for it.
 
 A `Family` is one metric with its samples. The same families serve both formats; only OpenMetrics
 has exemplars. `Page` answers scrapes over HTTP. The own metrics of the collector and the

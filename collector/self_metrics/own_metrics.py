@@ -7,7 +7,7 @@ Names are the OpenTelemetry Collector's, so dashboards and alerts written for it
 begins with `otelier_`. The numbers are those of `stats.py`, plus a few of the process.
 
 A reader that the configuration names must be able to listen, or the collector does not start. The
-one that is there when nobody says anything is a courtesy: when its port is in use (a second
+one that is there without a setting is a courtesy: when its port is in use (a second
 collector on the machine), the log says so and everything else goes on.
 """
 
@@ -37,7 +37,7 @@ UNITS: Final = {"otelcol_process_uptime": "seconds", "otelcol_process_memory_rss
 """Units that are no part of a name; the others stand in theirs."""
 HELP: Final = {
     "otelcol_receiver_accepted": "Items that were taken: stored, or in a queue that keeps them.",
-    "otelcol_receiver_refused": "Items that were not taken; the sender was told.",
+    "otelcol_receiver_refused": "Items that were not taken; the client was told so.",
     "otelcol_exporter_sent": "Items that the exporter delivered.",
     "otelcol_exporter_send_failed": "Items that were given up: dead letters, or dropped.",
     "otelcol_exporter_enqueue_failed": "Items that a full queue in memory refused.",
@@ -128,7 +128,9 @@ class OwnMetrics:
         self.endpoints[endpoint] = address
         log.info("service::telemetry::metrics: http %s", address)
         if not is_local(endpoint):
-            log.warning("own metrics at %s can be read from other machines, by everybody", endpoint)
+            log.warning(
+                "own metrics at %s can be read from other machines, without a credential", endpoint
+            )
         return True
 
     async def _stop(self, reader: PrometheusReader) -> None:

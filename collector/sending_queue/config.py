@@ -1,19 +1,16 @@
 """
 The keys that every sending exporter shares, as the OpenTelemetry Collector has them.
 
-An exporter's `Config` has fields of these types; what they mean is in delivery.py, around the
-exporter and not in it.
+An exporter's `Config` has fields of these types; what they mean is in the other
+modules of this folder, around the exporter and not in it.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
-from collector.model import Duration, OnRequest
-
-ExtensionId = Annotated[str, msgspec.Meta(extra={"references": "extensions"})]
-"""A field that names a configured extension."""
+from collector.model import Duration, ExtensionId, OnRequest
 
 Sizer = Literal["requests", "items", "bytes"]
 

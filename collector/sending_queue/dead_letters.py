@@ -1,9 +1,9 @@
 """
-Dead letters: what an exporter refused for good, one JSON line each, with the reason.
+Dead letters: what an exporter rejected, one JSON line each, with the reason.
 
-A letter is on disk before the queue moves on, so what was acknowledged is either delivered or here.
-`collector queue replay` puts letters back into the queue. The file is bounded: when it is full the
-exporter's queue stands still, because the next letter would have to be dropped.
+A dead letter is on disk before the queue moves on, so what was acknowledged is either delivered or here.
+`collector queue replay` puts dead letters back into the queue. The file is bounded: when it is full the
+exporter's queue stands still, because the next one would have to be dropped.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
     """When it was given up, UTC."""
     exporter: str
-    """Which exporter refused it."""
+    """Which exporter rejected it."""
     signal: Signal
     """What `request` is."""
     reason: str
@@ -55,13 +55,13 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         return Batch(self.signal, message, origin, self.request)
 
 
-def letters_path(folder: Path, exporter: str) -> Path:
+def dead_letters_path(folder: Path, exporter: str) -> Path:
     """Where the dead letters of an exporter are."""
     return folder / "dead_letters" / f"{file_name(exporter)}.jsonl"
 
 
-def read_letters(files: Files, path: Path) -> Iterator[DeadLetter]:
-    """The letters in a file; a torn last line and lines of others are passed over."""
+def read_dead_letters(files: Files, path: Path) -> Iterator[DeadLetter]:
+    """The dead letters in a file; a torn last line and lines of others are passed over."""
     with contextlib.suppress(FileNotFoundError):
         for line in files.read_all(path).split(b"\n")[:-1]:
             with contextlib.suppress(msgspec.DecodeError):
@@ -88,7 +88,7 @@ class DeadLetters:
         files: Files,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.path = letters_path(folder, exporter)
+        self.path = dead_letters_path(folder, exporter)
         self._exporter = exporter
         self._max_bytes = max_bytes
         self._files = files
@@ -99,7 +99,7 @@ class DeadLetters:
 
     async def add(self, batch: Batch, reason: str) -> None:
         """
-        Keep a batch; it is on disk when this returns. The same batch twice is one letter.
+        Keep a batch; it is on disk when this returns. The same batch twice is one dead letter.
 
         Raises:
             Retryable: the file is full, or the disk is.
@@ -146,7 +146,7 @@ class DeadLetters:
             except OSError:
                 with contextlib.suppress(OSError):
                     self._files.truncate(fd, self._size)
-                self._keys = None  # look again before the next letter
+                self._keys = None  # look again before the next one
                 raise
         finally:
             self._files.close(fd)
@@ -156,7 +156,7 @@ class DeadLetters:
         keys.add(key)
 
     def _open(self) -> None:
-        """Cut a torn last line and find out which letters there are."""
+        """Cut a torn last line and find out which dead letters there are."""
         self._files.make_folder(self.path.parent, 0o750)
         data = self._files.read_all(self.path) if self.path.exists() else b""
         whole = data.rfind(b"\n") + 1
@@ -169,5 +169,6 @@ class DeadLetters:
                 self._files.close(fd)
         self._size = whole
         self._keys = {
-            f"{letter.signal.value} {letter.key}" for letter in read_letters(self._files, self.path)
+            f"{letter.signal.value} {letter.key}"
+            for letter in read_dead_letters(self._files, self.path)
         }

@@ -32,8 +32,8 @@ from collector.sending_queue.config import SendingQueue as SendingQueue
 from collector.sending_queue.config import Sizer
 from collector.sending_queue.dead_letters import DeadLetter as DeadLetter
 from collector.sending_queue.dead_letters import DeadLetters as DeadLetters
-from collector.sending_queue.dead_letters import letters_path as letters_path
-from collector.sending_queue.dead_letters import read_letters as read_letters
+from collector.sending_queue.dead_letters import dead_letters_path as dead_letters_path
+from collector.sending_queue.dead_letters import read_dead_letters as read_dead_letters
 from collector.sending_queue.queue import Entry as Entry
 from collector.sending_queue.queue import LogQueue, MemoryQueue, weigh
 from collector.sending_queue.retry import RetrySender, Stopped

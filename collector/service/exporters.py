@@ -50,7 +50,7 @@ class Exporters:
         cls = self._context.config.extensions[name].cls
         return isinstance(cls, type) and issubclass(cls, FileStorage)
 
-    def _told(self, kind: str, name: str) -> ComponentConfig:
+    def _configured(self, kind: str, name: str) -> ComponentConfig:
         """What the configuration says about a component."""
         sections = {"storages": "extensions"}
         found: ComponentConfig = getattr(self._context.config, sections.get(kind, kind))[name]
@@ -61,8 +61,8 @@ class Exporters:
         wanted = [("storages", name) for name in self._storages()]
         wanted += [("exporters", name) for name in self._exporters()]
         for kind, name in wanted:
-            told = self._told(kind, name)
-            part = self._context.find(kind, told)
+            configured = self._configured(kind, name)
+            part = self._context.find(kind, configured)
             if part is not None:
                 self._running[kind, name] = part
                 self._context.keep.add(part)
@@ -93,7 +93,7 @@ class Exporters:
     async def _start(self, kind: str, name: str) -> None:
         order = STORAGE if kind == "storages" else EXPORTER
         self._running[kind, name] = await self._context.start(
-            kind, self._told(kind, name), (order,)
+            kind, self._configured(kind, name), (order,)
         )
 
     def _queue_origin(self, name: str) -> tuple[Any, ...] | None:
@@ -176,7 +176,7 @@ class Exporters:
         return await durable(self._context.host(name), exporter, sending, wal, lines, merge=merge)
 
     async def forget_cursors(self) -> None:
-        """After a failure: a cursor that nobody will use would keep everything that comes."""
+        """After a failure: a cursor that no exporter will use would keep everything that comes."""
         for wal, name in self._cursors:
             await wal.forget_idle(name)
 
@@ -185,22 +185,22 @@ class Exporters:
         storages = self._storages()
         names = [name for name in self._context.config.service_extensions if name not in storages]
         for name in names:
-            told = self._told("extensions", name)
-            part = self._context.find("extensions", told)
+            configured = self._configured("extensions", name)
+            part = self._context.find("extensions", configured)
             if part is not None and part.stores.holds(self._context.stores):
                 self._context.keep.add(part)
         kept = {part.name for part in self._context.keep if part.kind == "extensions"}
         for name in names:
             if name in kept:
                 continue
-            told = self._told("extensions", name)
+            configured = self._configured("extensions", name)
             try:
-                part = await self._context.start("extensions", told, (EXTENSION,))
+                part = await self._context.start("extensions", configured, (EXTENSION,))
             except StartFailed:
                 if not self._context.unused("extensions"):
                     raise
                 await self._context.stop_unused("extensions")
-                part = await self._context.start("extensions", told, (EXTENSION,))
+                part = await self._context.start("extensions", configured, (EXTENSION,))
             self._context.running.extensions[name] = part.component
         for name in self._context.running.extensions.keys() - set(names):
             del self._context.running.extensions[name]

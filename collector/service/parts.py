@@ -27,7 +27,7 @@ log = logging.getLogger("collector.service.service")
 
 class TrackedMapping(Mapping[str, Any]):
     """
-    A mapping that knows whether somebody looked into it.
+    A mapping that knows whether it was looked into.
 
     Args:
         real: the mapping.

@@ -18,7 +18,7 @@ from collector.wal.storage import FileStorage
 
 DRAIN_S: Final = 5.0
 """How long requests may take to leave a pipeline that changes; then it changes under them, and
-those that fail because of it are told to come again."""
+those that fail because of it are refused for now."""
 
 Branches = dict[Signal, list[tuple[Consume, bool]]]
 
@@ -45,20 +45,20 @@ class Pipelines:
         """Find the connectors that go on."""
         for line in self._context.config.pipelines.values():
             for name in line.exporters:
-                told = self._context.config.connectors.get(name)
-                if told is None or name in self._connectors:
+                configured = self._context.config.connectors.get(name)
+                if configured is None or name in self._connectors:
                     continue
-                part = self._context.find("connectors", told)
+                part = self._context.find("connectors", configured)
                 if part is not None:
                     self._connectors[name] = part
                     self._context.keep.add(part)
 
     def lead_feeds(self) -> None:
-        """Make the places of new pipelines, held still, and let everybody feed what they should."""
+        """Make the places of new pipelines, held still, and let all feeders feed what they should."""
         fed = self._fed
         for pipeline in self._context.config.pipelines.values():
             line = self._lines.setdefault(pipeline.id, RunningPipeline(pipeline.id))
-            line.mutates = any(mutates(told.cls) for told in self._steps(pipeline))
+            line.mutates = any(mutates(configured.cls) for configured in self._steps(pipeline))
             for name in pipeline.receivers:
                 kind = "connectors" if name in self._context.config.connectors else "receivers"
                 branches = fed.setdefault((kind, name), {}).setdefault(pipeline.signal, [])
@@ -135,12 +135,12 @@ class Pipelines:
         for pipeline in sorted(config.pipelines.values(), key=lambda each: self._depths[each.id]):
             line, depth = self._lines[pipeline.id], self._depths[pipeline.id]
             for name in pipeline.exporters:
-                told = config.connectors.get(name)
-                if told is not None and name not in self._connectors:
+                configured = config.connectors.get(name)
+                if configured is not None and name not in self._connectors:
                     order = (PIPELINE, depth, -1)
                     feed = self._lead("connectors", name)
                     self._connectors[name] = await self._context.start(
-                        "connectors", told, order, feed
+                        "connectors", configured, order, feed
                     )
             if line.ends is None:
                 ends = tuple(part for part in self._ends(pipeline) if part is not None)
@@ -157,7 +157,8 @@ class Pipelines:
     async def _chain(self, line: RunningPipeline, pipeline: PipelineConfig, depth: int) -> Consume:
         """Put processors in front of the exit of a line."""
         steps = [
-            (told.cls, told.config, self._context.host(told.id)) for told in self._steps(pipeline)
+            (configured.cls, configured.config, self._context.host(configured.id))
+            for configured in self._steps(pipeline)
         ]
         with named(f"processors::{pipeline.id}"):
             entry, made = chain(steps, line.exit)
@@ -196,4 +197,4 @@ class Pipelines:
 
 def told_of(steps: Iterable[ComponentConfig]) -> Iterable[tuple[Any, Any]]:
     """What processors are made from."""
-    return ((told.cls, told.config) for told in steps)
+    return ((configured.cls, configured.config) for configured in steps)

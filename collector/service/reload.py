@@ -10,9 +10,9 @@ memory. The rest is exchanged while requests come in, and none is lost or refuse
    then processors flush and stop. From the head to the end, so nothing waits for itself.
 4. Queues and, if something waits for that, old exporters and storages stop; the new ones start.
 5. Extensions, processors and gates are put in place; requests go on.
-6. What nobody uses any more stops. Receivers whose own settings changed are exchanged last.
+6. What is no longer used stops. Receivers whose own settings changed are exchanged last.
 
-A step that fails raises and leaves things as they are then. Whoever called makes the old
+A step that fails raises and leaves things as they are then. The caller makes the old
 configuration true again in the same way: most of it still runs. At the first start there is
 nothing old, and the same steps are the start order.
 """
@@ -90,18 +90,18 @@ class Reload:
         """Exchange receivers: the new one beside the old one, or behind it on the same port."""
         context = self._context
         wanted = [self._config.receivers[name] for name in names if name in self._config.receivers]
-        found = [part for told in wanted if (part := context.find("receivers", told))]
+        found = [part for configured in wanted if (part := context.find("receivers", configured))]
         context.keep.update(found)
         kept = {part.name for part in found}
-        for told in wanted:
-            if told.id in kept:
+        for configured in wanted:
+            if configured.id in kept:
                 continue
-            feed = context.running.feeds["receivers", told.id]
+            feed = context.running.feeds["receivers", configured.id]
             try:
-                await context.start("receivers", told, (RECEIVER,), feed)
+                await context.start("receivers", configured, (RECEIVER,), feed)
             except StartFailed:
                 if not context.unused("receivers"):
                     raise
                 await context.stop_unused("receivers")
-                await context.start("receivers", told, (RECEIVER,), feed)
+                await context.start("receivers", configured, (RECEIVER,), feed)
         await context.stop_unused("receivers")

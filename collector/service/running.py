@@ -53,12 +53,12 @@ class Context:
         """Parts that the new configuration has a use for."""
         self.stores: dict[str, Any] = {}
 
-    def find(self, kind: str, told: ComponentConfig) -> RunningComponent | None:
+    def find(self, kind: str, configured: ComponentConfig) -> RunningComponent | None:
         """A part that runs already and was made from the same."""
-        return self.parts.find(kind, told.id, (told.cls, told.config))
+        return self.parts.find(kind, configured.id, (configured.cls, configured.config))
 
     async def start(
-        self, kind: str, told: ComponentConfig, order: tuple[int, ...], *more: Any
+        self, kind: str, configured: ComponentConfig, order: tuple[int, ...], *more: Any
     ) -> RunningComponent:
         """
         Make and start a component.
@@ -66,13 +66,15 @@ class Context:
         Raises:
             StartFailed: one line that names the component and the reason.
         """
-        host = self.host(told.id)
-        called = f"extensions::{told.id}" if kind == "storages" else f"{kind}::{told.id}"
+        host = self.host(configured.id)
+        called = (
+            f"extensions::{configured.id}" if kind == "storages" else f"{kind}::{configured.id}"
+        )
         with named(called):
-            component = told.cls(told.config, host, *more)
+            component = configured.cls(configured.config, host, *more)
         stores = host.stores if isinstance(host.stores, TrackedMapping) else TrackedMapping({})
-        origin = (told.cls, told.config)
-        part = RunningComponent(kind, told.id, component, origin, order, stores, called)
+        origin = (configured.cls, configured.config)
+        part = RunningComponent(kind, configured.id, component, origin, order, stores, called)
         await self.parts.start(part)
         self.keep.add(part)
         return part

@@ -61,7 +61,7 @@ class Service:
         config: what `collector.config.load` returned.
         shutdown_timeout_s: how long stopping may take in all.
         read: gets the configuration again, for `reload`; blocking.
-        taken: told each new configuration that is in effect.
+        taken: called with each new configuration that is in effect.
         show: show own metrics on localhost:8888 when the configuration says nothing about them.
     """
 

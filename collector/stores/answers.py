@@ -9,7 +9,7 @@ from collector.documents.build import Document
 from collector.model import Signal
 
 MESSAGE: Final = 400
-"""Characters of a message that tell failures apart."""
+"""Characters of a message that distinguish failures."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

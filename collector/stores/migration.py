@@ -175,7 +175,7 @@ class Compared(msgspec.Struct, kw_only=True):
 
 
 Report = Callable[[str, int, int], None]
-"""Told of progress: collection, documents so far, documents in all as far as is known."""
+"""Called with progress: collection, documents so far, documents in all as far as is known."""
 
 Done = Callable[[int], None]
 """The same for one collection: documents so far."""
@@ -315,7 +315,7 @@ async def compare(
         source: what was moved.
         target: where to.
         kept: for how many seconds the target keeps the documents of a collection.
-        report: told of progress.
+        report: called with progress.
         now: what ages are counted from.
     """
     sizes = await patiently(source.sizes)
@@ -351,21 +351,21 @@ async def _compare_documents(
         found = {document["_id"]: document for document in got}
         for _id, document in wanted.items():
             result.documents += 1
-            twin = found.get(_id)
-            if twin is None and document["received_at"] < edge:
+            copied = found.get(_id)
+            if copied is None and document["received_at"] < edge:
                 result.expired += 1
                 continue
             mine = dumps(document, ordered=True)
             here.add(mine)
-            if twin is None:
+            if copied is None:
                 _note(result, f"{_id}: missing")
                 continue
             result.found += 1
-            other = dumps(twin, ordered=True)
+            other = dumps(copied, ordered=True)
             there.add(other)
             if mine != other:
                 result.different += 1
-                _note(result, f"{_id}: {', '.join(differing(document, twin))} differ")
+                _note(result, f"{_id}: {', '.join(differing(document, copied))} differ")
         done(result.documents)
         if step.position is None:
             break
@@ -396,8 +396,8 @@ async def _compare_letters(source: Store, target: Store, result: Compared) -> No
 
 async def _each(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[DeadLetter]:
     async for page in pages:
-        for letter in page:
-            yield letter
+        for dead_letter in page:
+            yield dead_letter
 
 
 async def _compare_statistics(source: Store, target: Store, result: Compared) -> None:

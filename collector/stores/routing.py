@@ -4,7 +4,7 @@ Which collection a document belongs to: one function for every store.
 Spans and metric points have one collection each. A log record goes, in this order, to `audit_logs`
 when it is marked as an audit record, to the collection that the configuration names for its event,
 and else to that of its level. Nothing that depends on arrival takes part, so a resend finds its
-twin. A record is in exactly one of these collections, so a question that asks all of them finds it
+counterpart. A record is in exactly one of these collections, so a question that asks all of them finds it
 once.
 
 `trace_logs` is no part of that: it is the trail, one small document per finished request, task or

@@ -1,5 +1,5 @@
 """
-Requests of the last minutes: what tells a repeat from a new request, also after a restart.
+Requests of the last minutes: what distinguishes a repeat from a new request, also after a restart.
 
 Most of it is read from the segments themselves. A file beside them keeps the identities whose
 segments are deleted already; it is replaced whole before they go.

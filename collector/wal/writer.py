@@ -2,7 +2,7 @@
 The one thread that changes the durable log: group commits, and jobs between them.
 
 Whatever was given while the last group was forced to disk becomes the next group, in order, so one
-fsync serves everybody who waits. Jobs (opening, removing segments, new readers) run in the same
+fsync serves all requests that wait. Jobs (opening, removing segments, new readers) run in the same
 thread and the same order, which is why the log needs no lock.
 """
 
@@ -27,7 +27,7 @@ GROUP_BYTES: Final = 16 << 20
 
 @dataclass(slots=True)
 class Append:
-    """One record on its way to the disk; `future` is told its number."""
+    """One record on its way to the disk; `future` gets its number."""
 
     record: Record
     future: "asyncio.Future[int]"
@@ -51,7 +51,7 @@ class Writer:
     Args:
         name: of the thread.
         log: what it works on.
-        settle: told about each group.
+        settle: called for each group.
     """
 
     def __init__(self, name: str, log: Log, settle: Settle) -> None:
@@ -107,7 +107,7 @@ class Writer:
                 try:
                     loop.call_soon_threadsafe(back)
                 except RuntimeError:
-                    return  # the loop is closed: nobody waits any more
+                    return  # the loop is closed: nothing waits any more
 
     def _commit(self, group: Sequence[Append]) -> Callable[[], None]:
         """Write a group; what the loop is to do then."""

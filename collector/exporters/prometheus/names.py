@@ -113,7 +113,7 @@ def joined(fixed: Mapping[str, str], more: Mapping[str, str], reserved: str = ""
     Args:
         fixed: labels that keep their names.
         more: labels that give way.
-        reserved: a name that nobody may have, empty for none.
+        reserved: a name that no label may have, empty for none.
     """
     moved: dict[str, str] = {}
     for name, text in more.items():

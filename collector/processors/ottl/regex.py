@@ -1,7 +1,7 @@
 r"""
-Regular expressions from a configuration, run on data from strangers.
+Regular expressions from a configuration, run on data that is not trusted.
 
-Python's engine backtracks: `(a+)+$` takes minutes on thirty letters, and nothing can interrupt it.
+Python's engine backtracks: `(a+)+$` takes minutes on thirty characters, and nothing can interrupt it.
 So a pattern is tried when it is compiled, on texts made from its own parts: every repeated piece,
 repeated often, with an end that cannot match. A pattern that is slow on 512 characters is refused.
 

@@ -2,7 +2,7 @@
 The actions of the `attributes` and `resource` processors: a list of edits of one attribute map.
 
 Each action becomes one function when the processor is made, so that nothing is looked up or parsed
-per item. A function says whether it changed anything: a batch that nobody changed keeps the bytes
+per item. A function says whether it changed anything: a batch that is unchanged keeps the bytes
 that it came with.
 
 An action that cannot work on a value (text that is no number, say) leaves it as it is.

@@ -1,7 +1,7 @@
 """
 What the function of the `python` processor is given: the items of a batch, to be read and changed.
 
-Attributes are dicts of Python values whose writes go to the message at once. Whoever needs more
+Attributes are dicts of Python values whose writes go to the message at once. Code that needs more
 has `message`, the protobuf of the span, metric or log record.
 """
 

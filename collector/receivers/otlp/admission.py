@@ -73,7 +73,7 @@ class Accepted:
     Args:
         rejected: items that were rejected.
         message: why, or a warning; empty when all is well.
-        attempt: to be told when the answer is written.
+        attempt: gets a call when the answer is written.
     """
 
     rejected: int

@@ -15,10 +15,9 @@ import msgspec
 from collector.errors import Retryable, StartFailed, Unauthenticated
 from collector.http.exposure import unauthenticated_allowed
 from collector.http.server import is_local
-from collector.model import Host
+from collector.model import ExtensionId, Host
 from collector.receivers.otlp.sockets import where
 from collector.receivers.otlp.tls import Tls
-from collector.sending_queue.config import ExtensionId
 
 DENIED: Final = "a credential is needed, or it is not the right one"
 

@@ -227,7 +227,7 @@ class App:
     async def request(
         self, scope: Scope, receive: Receive, encoding: Encoding | None, charge: MemoryCharge
     ) -> tuple[bytes, Try]:
-        """The body of the answer to a good request, and who is told that it was written."""
+        """The body of the answer to a good request, and what is called when it was written."""
         headers = scope["headers"]
         self.access.check(lambda name: values_of(headers, name.encode("latin-1")))
         signal = self.paths.get(scope["path"])

@@ -114,7 +114,7 @@ class Resends:
 
     Args:
         path: of the file; None keeps it in memory, and a kill forgets it.
-        report: told once when the file cannot be written.
+        report: called once when the file cannot be written.
     """
 
     def __init__(self, path: Path | None, report: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ bulk, because one bad value fails the whole call.
 
 Documents of one batch share resource and scope, so these are encoded once.
 
-The usual document is written by the native core (collector/_core_bson.h), which asks `field` here
+The usual document is written by the native core (native/collector/bson.c), which asks `field` here
 for each field that is not; without the core all are. The bytes are equal by test.
 """
 
@@ -345,7 +345,7 @@ def encode(document: Document, memo: Memo) -> bytes:
     """
     try:
         data = _native(document, memo.pieces, memo)
-    except Exception:  # the twin says why
+    except Exception:  # Python says why
         data = None
     try:
         if data is None:

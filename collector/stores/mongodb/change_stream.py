@@ -104,7 +104,7 @@ class Following:
             return Followed(position=self._source.position(), gap=_GAP)
 
     def close(self) -> None:
-        """Tell the server that nobody follows any more."""
+        """Let the server know that nothing follows any more."""
         source, self._source = self._source, None
         if isinstance(source, _Stream):
             source.close()

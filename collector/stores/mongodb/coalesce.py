@@ -2,7 +2,7 @@
 Small writes that come while others run go to the server together.
 
 A backlog of small requests would else be inserted as it came: 20 documents cost the server and the
-driver as much as several hundred do. Nobody waits for company: a write begins at once while fewer
+driver as much as several hundred do. No request waits for others: a write begins at once while fewer
 than `RUNNING` run, and what comes meanwhile is the next one. Requests keep their own identities,
 because the documents were made before; only the bulk is shared.
 """
@@ -32,7 +32,7 @@ Write = Callable[[Signal, Sequence[Document]], Awaitable[Written]]
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Lane:
     """The requests of one signal: what waits, and how many writes run."""
 
     waiting: "deque[tuple[Sequence[Document], asyncio.Future[Written]]]" = field(
@@ -53,7 +53,7 @@ class Coalescer:
     def __init__(self, write: Write, full: str) -> None:
         self._write = write
         self._full = full
-        self._turns = {signal: _Turn() for signal in Signal}
+        self._lanes = {signal: _Lane() for signal in Signal}
         self._documents = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,7 +62,7 @@ class Coalescer:
         Store the documents of one request, alone or with others.
 
         Returns:
-            What became of them; of those that went together the first request is told for all.
+            What became of them; of those that went together the first request gets the counts of all.
 
         Raises:
             Retryable: some of what went together may be stored, or none.
@@ -71,17 +71,17 @@ class Coalescer:
             return await self._write(signal, documents)
         if self._documents and self._documents + len(documents) > MAX_WAITING:
             raise Retryable(f"{self._documents} documents wait: {self._full}")
-        turn = self._turns[signal]
+        lane = self._lanes[signal]
         done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         entry = (documents, done)
-        turn.waiting.append(entry)
+        lane.waiting.append(entry)
         self._documents += len(documents)
-        self._begin(signal, turn)
+        self._begin(signal, lane)
         try:
             return await done
         except asyncio.CancelledError:
-            if entry in turn.waiting:
-                turn.waiting.remove(entry)
+            if entry in lane.waiting:
+                lane.waiting.remove(entry)
                 self._documents -= len(documents)
             raise
 
@@ -90,30 +90,30 @@ class Coalescer:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    def _begin(self, signal: Signal, turn: _Turn) -> None:
-        while turn.waiting and turn.running < RUNNING:
-            group = [turn.waiting.popleft()]
+    def _begin(self, signal: Signal, lane: _Lane) -> None:
+        while lane.waiting and lane.running < RUNNING:
+            group = [lane.waiting.popleft()]
             size = len(group[0][0])
-            while turn.waiting and size + len(turn.waiting[0][0]) <= MOST:
-                group.append(turn.waiting.popleft())
+            while lane.waiting and size + len(lane.waiting[0][0]) <= MOST:
+                group.append(lane.waiting.popleft())
                 size += len(group[-1][0])
             self._documents -= size
-            turn.running += 1
-            task = asyncio.create_task(self._run(signal, turn, group))
+            lane.running += 1
+            task = asyncio.create_task(self._run(signal, lane, group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _run(
         self,
         signal: Signal,
-        turn: _Turn,
+        lane: _Lane,
         group: list[tuple[Sequence[Document], "asyncio.Future[Written]"]],
     ) -> None:
         try:
             await self._together(signal, group)
         finally:
-            turn.running -= 1
-            self._begin(signal, turn)
+            lane.running -= 1
+            self._begin(signal, lane)
 
     async def _together(
         self,
@@ -133,6 +133,6 @@ class Coalescer:
                     done.set_exception(error)
             return
         for _, done in group:
-            if not done.done():  # whoever waited has given up
+            if not done.done():  # the caller has given up
                 done.set_result(written)
                 written = Written(0)

@@ -56,7 +56,7 @@ def add(collection: Collection[Any], letters: Sequence[DeadLetter], where: str) 
     Keep letters; those that are there already stay.
 
     Returns:
-        How many MongoDB refused, as by a validator of somebody's.
+        How many MongoDB rejected, as by a validator of another program.
 
     Raises:
         Retryable: it cannot keep them now.

@@ -1,5 +1,5 @@
 """
-A `Query` as a MongoDB filter. It may find too much, never too little; `base.matches` decides.
+A `Query` as a MongoDB filter. It may find too much, never too little; `query_match.matches` decides.
 
 Everything of the user's is a value under `$eq` (or in a list under `$in`, or an escaped literal
 under `$regex`); names of attributes reach a field path only through `bson.path`, which
@@ -8,6 +8,7 @@ with a millisecond to spare, because the index begins with the date.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bson.decimal128 import Decimal128
@@ -46,54 +47,90 @@ def exact(query: Query) -> bool:
     return not query.where and query.text is None
 
 
+_SPANS: Final = {Signal.TRACES}
+_LOGS: Final = {Signal.LOGS}
+_WITH_IDS: Final = {Signal.TRACES, Signal.LOGS}
+_SIGNALS: Final = {
+    "status": _SPANS,
+    "min_duration_ms": _SPANS,
+    "roots": _SPANS,
+    "text": _LOGS,
+    "min_severity": _LOGS,
+    "id": _WITH_IDS,
+    "trace_ids": _WITH_IDS,
+    "task_ids": _WITH_IDS,
+    "context": _WITH_IDS,
+}
+"""Conditions that only some signals can meet; with another one nothing is found."""
+
+
+def _trace_id(signal: Signal) -> str:
+    return "trace_id" if signal is Signal.TRACES else "trace.trace_id"
+
+
+def _name(signal: Signal) -> str:
+    return "event" if signal is Signal.LOGS else "name"
+
+
+def _any_id(signal: Signal, value: str) -> Filter:
+    fields = (_trace_id(signal), *(f"context.{key}" for key in LOOKUP))
+    return {"$or": [{field: {"$eq": value}} for field in fields]}
+
+
+def _context(_: Signal, values: Mapping[str, str]) -> Filter | None:
+    if not all(map(_CONTEXT_KEY.fullmatch, values)):
+        return None  # no document has such a key
+    return {f"context.{key}": {"$eq": value} for key, value in values.items()}
+
+
+def _severity(_: Signal, least: int) -> Filter | None:
+    if least > 0x7FFFFFFF:
+        return None
+    if least <= 0:
+        return {}
+    levels = [level for level, number in LEAST.items() if number >= least]
+    numberless = {"severity_number": {"$exists": False}, "level": {"$in": levels}}
+    return {"$or": [{"severity_number": {"$gte": least}}, numberless]}
+
+
+def _text(_: Signal, text: str) -> Filter:
+    # Unescaped, a NUL would end the pattern. `matches` looks at the rest of a very long text.
+    literal = re.escape(text[:_MAX_PATTERN]).replace("\0", "\\x00")
+    return {"message": {"$regex": literal, "$options": "i"}} if text else {}
+
+
+_CONDITIONS: Final[dict[str, Callable[[Signal, Any], Filter | None]]] = {
+    "id": _any_id,
+    "trace_ids": lambda signal, ids: {_trace_id(signal): {"$in": list(ids)}},
+    "task_ids": lambda _, ids: {"context.task_id": {"$in": list(ids)}},
+    "context": _context,
+    "names": lambda signal, names: {_name(signal): {"$in": list(names)}},
+    "roots": lambda *_: {"parent_span_id": {"$exists": False}},
+    "service": lambda _, value: {"service": {"$eq": value}},
+    "status": lambda _, value: {"status": {"$eq": value}},
+    "name": lambda signal, value: {_name(signal): {"$eq": value}},
+    "min_severity": _severity,
+    "min_duration_ms": lambda _, value: {"duration_ms": {"$gte": value}},
+    "text": _text,
+    "where": lambda _, pairs: {"$and": [_where(key, value) for key, value in pairs]},
+}
+"""What a condition of a query is here: {} is none, None is one that nothing can meet."""
+
+
 def filter_of(query: Query) -> Filter | None:
     """The filter, None when nothing can match."""
-    signal = query.signal
-    spans, logs = signal is Signal.TRACES, signal is Signal.LOGS
-    trace_id = "trace_id" if spans else "trace.trace_id"
-    if not spans and (query.status is not None or query.min_duration_ms is not None):
-        return None
-    if not logs and (query.text is not None or query.min_severity is not None):
-        return None
-    ids = query.id is not None or query.trace_ids or query.task_ids
-    if signal is Signal.METRICS and (ids or query.context):
-        return None
-    if query.roots and not spans:
-        return None
-
     conditions: list[Filter] = []
-    if query.id is not None:
-        fields = (trace_id, *(f"context.{key}" for key in LOOKUP))
-        conditions.append({"$or": [{field: {"$eq": query.id}} for field in fields]})
-    if query.trace_ids:
-        conditions.append({trace_id: {"$in": list(query.trace_ids)}})
-    if query.task_ids:
-        conditions.append({"context.task_id": {"$in": list(query.task_ids)}})
-    for key, value in query.context.items():
-        if not _CONTEXT_KEY.fullmatch(key):
-            return None  # no document has such a key
-        conditions.append({f"context.{key}": {"$eq": value}})
-    name = "event" if logs else "name"
-    if query.names:
-        conditions.append({name: {"$in": list(query.names)}})
-    if query.roots:
-        conditions.append({"parent_span_id": {"$exists": False}})
-    named = {"service": query.service, "status": query.status, name: query.name}
-    conditions += [{field: {"$eq": value}} for field, value in named.items() if value is not None]
-    if query.min_severity is not None and query.min_severity > 0:
-        if query.min_severity > 0x7FFFFFFF:
+    for name, condition in _CONDITIONS.items():
+        value = getattr(query, name)
+        if value is None or value is False or (isinstance(value, tuple | Mapping) and not value):
+            continue  # it is not asked for
+        made = (
+            condition(query.signal, value) if query.signal in _SIGNALS.get(name, Signal) else None
+        )
+        if made is None:
             return None
-        least = query.min_severity
-        levels = [level for level, number in LEAST.items() if number >= least]
-        numberless = {"severity_number": {"$exists": False}, "level": {"$in": levels}}
-        conditions.append({"$or": [{"severity_number": {"$gte": least}}, numberless]})
-    if query.min_duration_ms is not None:
-        conditions.append({"duration_ms": {"$gte": query.min_duration_ms}})
-    if query.text:
-        # Unescaped, a NUL would end the pattern. `matches` looks at the rest of a very long text.
-        literal = re.escape(query.text[:_MAX_PATTERN]).replace("\0", "\\x00")
-        conditions.append({"message": {"$regex": literal, "$options": "i"}})
-    conditions += [_where(key, value) for key, value in query.where]
+        if made:
+            conditions.append(made)
     if not all(_time(query, conditions)):
         return None
     return {"$and": conditions} if conditions else {}

@@ -9,7 +9,7 @@ that hangs must not keep the process from ending; the server finishes what it ha
 Few indexes, each with a reason: one per question that `find` or a person must answer at once. A
 partial index costs nothing for documents without the field. Retention runs on `received_at`, the
 collector's clock, because a client's clock can be wrong by years; another number in the
-configuration changes the index that is there (`collMod`). An index or a view of somebody else's is
+configuration changes the index that is there (`collMod`). An index or a view of another program is
 reported and left alone.
 """
 
@@ -52,7 +52,7 @@ _RICH: Final = (LEVELS["ERROR"], LEVELS["CRITICAL"], AUDIT, SPANS)
 _TTL: Final = "received_at"
 _OPTIONS_CONFLICT: Final = 85
 _BEING_BUILT: Final = frozenset({27, 12586, 12587})
-"""Codes of `collMod` for an index that somebody is building at this moment."""
+"""Codes of `collMod` for an index that is being built at this moment."""
 PASSING: Final = frozenset(
     {6, 7, 50, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}
 )
@@ -120,7 +120,7 @@ class Preparation:
     Args:
         database: where.
         where: the server, for messages.
-        log: told once when indexes have to wait or are refused.
+        log: gets one line when indexes have to wait or are refused.
         kept: seconds by collection.
         logs: the collections that the view joins.
         tend: change the retention of what is there, and our view.
@@ -196,7 +196,7 @@ class Preparation:
                 if error.code not in PASSING:
                     return  # we may not look: `create` does the rest
             except PyMongoError:
-                pass  # whoever writes says that the server is away
+                pass  # the write says that the server is away
             else:
                 ours = {*self._kept, *self._logs}
                 for name in sorted(ours.intersection(names)):
@@ -293,7 +293,7 @@ class Preparation:
                     self._database.command("create", VIEW, **view)
                 elif not is_ours(there[0]):
                     self._log.warning(
-                        "MongoDB at %s has a collection or view %s of somebody else's: the view "
+                        "MongoDB at %s has a collection or view %s of another program: the view "
                         "over all log records is not made",
                         self._where,
                         VIEW,

@@ -4,7 +4,7 @@ What a database lacks, compared with the configuration, and how to give it that 
 The collector does the same by itself, in the background and with the first document of each
 collection. This is for people who want to see it first, to build indexes before the load comes, or
 to run the collector as a user that may not create anything. Nothing is ever dropped: an index of
-somebody else's in the place of ours is reported.
+another program's in the place of ours is reported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     """In words."""
     mine: bool = True
-    """Whether it can be put right; what is somebody else's cannot."""
+    """Whether it can be put right; what another program made cannot."""
 
 
 def names(kept: Mapping[str, int], logs: Sequence[str]) -> list[str]:
@@ -48,7 +48,7 @@ def differences(
         if name not in there:
             found.append(Difference(collection=name, what="the collection is missing"))
         elif there[name]["type"] != "collection":
-            what = f"is a {there[name]['type']} of somebody else's"
+            what = f"is a {there[name]['type']} of another program"
             found.append(Difference(collection=name, what=what, mine=False))
             continue
         have = database[name].index_information() if name in there else {}
@@ -58,7 +58,7 @@ def differences(
     if view is None:
         found.append(Difference(collection=VIEW, what="the view is missing"))
     elif not is_ours(view):
-        what = "is somebody else's; the view is not made"
+        what = "is another program's; the view is not made"
         found.append(Difference(collection=VIEW, what=what, mine=False))
     elif view["options"] != view_of(logs):
         found.append(Difference(collection=VIEW, what="the view joins other collections"))
@@ -97,7 +97,7 @@ def _compared(
 
 def apply(database: Database[Any], kept: Mapping[str, int], logs: Sequence[str]) -> None:
     """
-    Make what is missing; what is somebody else's stays as it is.
+    Make what is missing; what another program made stays as it is.
 
     Raises:
         PyMongoError: the server cannot be reached, or the user may not.
@@ -140,7 +140,7 @@ def sharding(database: str, kept: Mapping[str, int], logs: Sequence[str]) -> str
         f'sh.enableSharding("{database}")',
         "",
         "// Spans: all of one trace on one shard, so a trace is one shard's work. `_id` is made from",
-        "// the trace id, so the same span always meets its twin.",
+        "// the trace id, so the same span always meets its repeat.",
         f'sh.shardCollection("{database}.{SPANS}", {{trace_id: "hashed"}})',
         "",
         "// Everything else: spread by `_id`. It is made from the data, so a resend goes to the same",

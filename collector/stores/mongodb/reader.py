@@ -167,7 +167,7 @@ class Reading:
                 if not step.logs:
                     await asyncio.sleep(source.pause_s)
         finally:
-            # Nothing is awaited here: whoever followed may be cancelled right now.
+            # Nothing is awaited here: the follower may be cancelled right now.
             calls.abandon(end)
 
     # --- how ---

@@ -230,7 +230,7 @@ class MongoDB:
         )
 
     async def init(self, *, dry_run: bool = False) -> list[mongodb_init.Difference]:
-        """What the database lacks; unless it is a dry run, that is made, and what remains is told."""
+        """What the database lacks; unless it is a dry run, that is made, and what remains is returned."""
         kept = table(self._config.retention)
 
         def run() -> list[mongodb_init.Difference]:

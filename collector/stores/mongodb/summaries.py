@@ -1,7 +1,7 @@
 """
 The slowest spans and the groups of failures, worked out by the server.
 
-The index on durations holds only spans over a second, because most spans are short and nobody looks
+The index on durations holds only spans over a second, because most spans are short and no question looks
 for them. So the spans over a second are asked for first, by that index; only when they do not fill
 the answer, those below are sorted, of the time range that was asked for.
 

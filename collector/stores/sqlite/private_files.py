@@ -1,7 +1,7 @@
 """
 The files of a database: made for its owner and group alone, and never reached through a link.
 
-SQLite makes its files with the mode that the umask leaves, which is mostly readable for everybody,
+SQLite makes its files with the mode that the umask leaves, which is mostly readable for all users,
 and its log and shared memory get the mode of the database. So the database is made here, empty,
 before SQLite opens it. A link in the place of one of the files is refused: in a folder that others may write,
 it would let them choose what is overwritten.

@@ -1,8 +1,8 @@
 """
 Documents as rows of the SQLite file: what is filtered on in columns, the whole as JSON.
 
-The usual row is made by the native core (collector/_core_rows.h) from a list of columns; what it
-leaves, and every row without it, is made by the twin in Python. They are equal by test.
+The usual row is made by the native core (native/collector/rows.c) from a list of columns; what it
+leaves, and every row without it, is made in Python. They are equal by test.
 """
 
 from binascii import unhexlify
@@ -185,7 +185,7 @@ in_python: Final[dict[str, Callable[[Document, str], Row]]] = {
     Signal.METRICS.value: _point,
     TRAIL: _record,
 }
-"""The twins, by signal, and for the trail."""
+"""Rows in Python, by signal, and for the trail."""
 
 _Column = tuple[int, str | None, str]
 
@@ -232,7 +232,7 @@ COLUMNS: Final[dict[str, tuple[_Column, ...]]] = {
     ),
     TRAIL: (*_RECORD, _DOCUMENT),
 }
-"""The same for the native core; `row` says what the letters mean."""
+"""The same for the native core; `row` says what the codes mean."""
 
 _native: Callable[..., Row | None] | None = None
 if CORE is not None:
@@ -254,6 +254,6 @@ def row_of(form: str, document: Document, place: str) -> Row:
     """
     row = None
     if _native is not None:
-        with suppress(Exception):  # the twin says why
+        with suppress(Exception):  # Python says why
             row = _native(document, COLUMNS[form], place, MAX_DOCUMENT_BYTES)
     return in_python[form](document, place) if row is None else row

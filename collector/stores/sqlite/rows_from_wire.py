@@ -1,7 +1,7 @@
 """
 Spans of a request straight to rows: without documents, and almost without the GIL.
 
-The native core (collector/_core_spans.h) writes the JSON of each span from the bytes of the request and
+The native core (native/collector/spans.c) writes the JSON of each span from the bytes of the request and
 gives the values of the rows beside it, equal to what `documents` and `encode` make. It knows the usual
 request; whatever is not usual in one (bytes among the attributes, NaN, a name twice, ...) leaves all
 of it to them. Without the core everything goes that way.

@@ -103,7 +103,7 @@ def _insert(table: str, rows: int = 1) -> str:
 
     Absent texts become NULL in the one loop over all rows. A function would do (`nullif`), but SQLite
     expects that any function may fail in mid-statement and then keeps a journal of it; so does an
-    INSERT that would undo itself alone. Here whoever sees an error rolls back the transaction.
+    INSERT that would undo itself alone. Here the caller that sees an error rolls back the transaction.
     """
     columns = COLUMNS[table]
     values = [
@@ -226,7 +226,7 @@ def version(connection: sqlite3.Connection, path: Path) -> int:
     The version of our schema in the file, 0 when it is still empty.
 
     Raises:
-        StartFailed: it is somebody else's, or newer than this program.
+        StartFailed: another program made it, or it is newer than this program.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     found: int

@@ -8,7 +8,7 @@ looks at; so the store answers as one without the index does. The rules for that
 - Characters are folded by us, one for one, so that any two that `re.IGNORECASE` takes for the same
   become the same. SQLite's own folding knows fewer.
 - Of a long message only the beginning is indexed; it carries a mark that makes it a candidate always.
-- Indexing is upkeep, after the commit, so that no write waits for it. `text_index.last` says up to
+- Indexing is maintenance, after the commit, so that no write waits for it. `text_index.last` says up to
   which row it got; what lies behind is a candidate. An older file is indexed the same way.
 - The stamp in `text_index` says what the index was made with. Another one (the Unicode tables of
   another Python; a VACUUM, which may give rows new numbers) makes readers ignore it until the

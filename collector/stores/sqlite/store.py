@@ -41,9 +41,8 @@ from collector.stores.dead_letters import dead_letter
 from collector.stores.retention import table
 from collector.stores.routing import LETTERS, TRAIL, Routing
 from collector.stores.sqlite import follow as following
-from collector.stores.sqlite import maintenance as upkeep
+from collector.stores.sqlite import maintenance, summaries
 from collector.stores.sqlite import reader as reading
-from collector.stores.sqlite import summaries
 from collector.stores.sqlite import transfer as moving
 from collector.stores.sqlite import writer as file
 from collector.stores.sqlite.rows import Encoded, encode, letter_row
@@ -141,7 +140,7 @@ class SQLite:
                 await asyncio.to_thread(self._look)
             else:
                 self._lock = file.lock(self._path)
-                self._writer = file.Writer(self._path, self._route, self._upkeep())
+                self._writer = file.Writer(self._path, self._route, self._maintenance())
                 await self._writer.start()
                 self._host.log.info(
                     "SQLite %s, %s%s",
@@ -196,7 +195,7 @@ class SQLite:
             raise Permanent(f"{self.describe()} is not open for writing")
         if not found.rows and not found.refused:
             return Written(0)
-        letters = [
+        dead_letters = [
             dead_letter(
                 signal,
                 collection or self._place(signal, refused.document),
@@ -207,7 +206,7 @@ class SQLite:
         ]
         more: list[tuple[Statement, Sequence[Any]]] = [
             (INSERT[TRAIL], found.trails),
-            (INSERT[LETTERS], list(chain.from_iterable(map(letter_row, letters)))),
+            (INSERT[LETTERS], list(chain.from_iterable(map(letter_row, dead_letters)))),
             (MARK, found.days),
         ]
         more = [(statement, values) for statement, values in more if values]
@@ -279,7 +278,7 @@ class SQLite:
 
     async def daily_statistics(self, since: date, until: date) -> list[DailyStatistic]:
         """The statistics of some days."""
-        return await self._ask(lambda connection: upkeep.read(connection, since, until))
+        return await self._ask(lambda connection: maintenance.read(connection, since, until))
 
     async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._readers is None:
@@ -295,7 +294,7 @@ class SQLite:
     def _route(self, json: str) -> str:
         return self._routing.collection(Signal.LOGS, loads(json.encode()))
 
-    def _upkeep(self) -> upkeep.Maintenance:
+    def _maintenance(self) -> maintenance.Maintenance:
         loop = asyncio.get_running_loop()
 
         def count(name: str, amount: int, **labels: str) -> None:
@@ -306,10 +305,10 @@ class SQLite:
         kept = table(self._config.retention) if self._tend else None
         max_bytes = self._config.max_size_mib << 20
         full_text = self._config.full_text if self._tend else None
-        return upkeep.Maintenance(kept, max_bytes, self._routing, count, full_text=full_text)
+        return maintenance.Maintenance(kept, max_bytes, self._routing, count, full_text=full_text)
 
     def _look(self) -> None:
-        """Refuse what cannot be read, before anybody asks."""
+        """Reject what cannot be read, before a question is asked."""
         if not self._path.is_file():
             raise StartFailed(
                 f"there is no file {self._path}: start the collector first, or name the file "

@@ -2,7 +2,7 @@
 One SQLite file of one collector: its lock, and the only thread that writes to it.
 
 Group commit: whatever was queued while the last commit ran goes into one transaction, so one fsync
-serves everybody who waits (WAL, `synchronous=FULL`: NORMAL loses acknowledged rows in a power cut).
+serves all requests that wait (WAL, `synchronous=FULL`: NORMAL loses acknowledged rows in a power cut).
 Exactly one connection writes and checkpoints, because SQLite before 3.51.3 can corrupt a WAL that
 two connections reset at once; a lock file beside the database keeps a second collector out. The lock
 is on a file of its own, because closing any descriptor of the database would drop SQLite's locks.
@@ -11,7 +11,7 @@ After a good many rows the log is moved into the file, once those who waited hav
 takes two more fsyncs, and what was acknowledged is safe in the log.
 
 The same thread tends the file between commits (stores/sqlite/maintenance.py), one small step at a time, so
-that nobody waits long for it.
+that no request waits long for it.
 
 A connection that failed is thrown away, and the next commit opens a new one: after a failed fsync
 nothing that the old descriptor says can be trusted.
@@ -103,13 +103,13 @@ class Writer:
     Args:
         path: the database; `lock` it first.
         route: the collection of a log record, given as JSON; an older file needs it.
-        upkeep: what is to be done between commits.
+        maintenance: what is to be done between commits.
     """
 
-    def __init__(self, path: Path, route: Callable[[str], str], upkeep: Maintenance) -> None:
+    def __init__(self, path: Path, route: Callable[[str], str], maintenance: Maintenance) -> None:
         self._path = path
         self._route = route
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._waiting = 0
         self._connection: sqlite3.Connection | None = None
@@ -173,10 +173,10 @@ class Writer:
             self._connection.close()
 
     def _gather(self) -> tuple[list[Write], bool]:
-        """What is queued; nothing when upkeep is due before something comes; False at the end."""
+        """What is queued; nothing when maintenance is due before something comes; False at the end."""
         group: list[Write] = []
         size = 0
-        wait_s: float = self._upkeep.wait_s()
+        wait_s: float = self._maintenance.wait_s()
         while size < MAX_GROUP:
             try:
                 item = self._queue.get(timeout=wait_s)
@@ -212,18 +212,18 @@ class Writer:
             self._drop()
 
     def _tend(self, *, running: bool) -> None:
-        """One step of upkeep, when it is due; the last one at the end."""
-        if running and self._upkeep.wait_s() > 0:
+        """One step of maintenance, when it is due; the last one at the end."""
+        if running and self._maintenance.wait_s() > 0:
             return
         try:
             connection = self._open()
             if running:
-                self._upkeep.step(connection)
+                self._maintenance.step(connection)
             else:
-                self._upkeep.finish(connection)
+                self._maintenance.finish(connection)
         except Exception as error:  # the data goes first; it is tried again
             self._drop()
-            self._upkeep.failed(error)
+            self._maintenance.failed(error)
 
     def _outcomes(self, group: Sequence[Write]) -> Sequence[int | Exception]:
         try:
@@ -259,7 +259,7 @@ def _together(connection: sqlite3.Connection, group: Sequence[Write]) -> list[in
     Run the statements of a group with as few calls as possible; how many rows each write changed.
 
     Returns:
-        None when it takes one after the other to tell: some rows were there already, or these are
+        None when only one after the other shows it: some rows were there already, or these are
         not all new rows.
     """
     if len(group) == 1 or any(not write.statement.many for write in group):
@@ -310,7 +310,7 @@ def _execute(connection: sqlite3.Connection, statement: Statement, values: Seque
 
 def _resolve(group: Sequence[Write], results: Sequence[int | Exception]) -> None:
     for write, result in zip(group, results, strict=True):
-        if write.done.done():  # whoever waited has given up
+        if write.done.done():  # the caller has given up
             continue
         if isinstance(result, Exception):
             write.done.set_exception(result)

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from collector.cli.queue import queue
-from collector.sending_queue.sender import DeadLetters, letters_path
+from collector.sending_queue.sender import DeadLetters, dead_letters_path
 from collector.wal.storage import Files, FileStorage
 from tests.durability import config, drain, host, ids_of, logs
 
@@ -104,7 +104,7 @@ def test_replay_gives_dead_letters_to_their_exporter_alone(tmp_path):
         0,
         "1 dead letters are in the queue again\n",
     )
-    assert not letters_path(tmp_path, "first").exists()
+    assert not dead_letters_path(tmp_path, "first").exists()
     assert asyncio.run(fetch()) == ["b", "c", "poison"]
     asyncio.run(DeadLetters(tmp_path, "first", 1 << 20, Files()).add(logs("poison"), "bad value"))
     assert ask("replay", "first", FOLDER, tmp_path)[0] == 0

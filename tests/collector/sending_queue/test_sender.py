@@ -23,9 +23,9 @@ from collector.sending_queue.sender import (
     QueueSender,
     RetryOnFailure,
     SendingQueue,
+    dead_letters_path,
     durable,
-    letters_path,
-    read_letters,
+    read_dead_letters,
 )
 from collector.sending_queue.split import joined, part, parts, units
 from collector.service.service import Service
@@ -97,7 +97,7 @@ class Log:
 
 def letters(folder, name):
     """The ids in the dead letters of an exporter, with the reasons."""
-    found = read_letters(Files(), letters_path(folder, name))
+    found = read_dead_letters(Files(), dead_letters_path(folder, name))
     return [(each, letter.reason) for letter in found for each in ids(letter.batch())]
 
 
@@ -234,7 +234,7 @@ async def test_only_the_poison_item_becomes_a_dead_letter(tmp_path):
         await settled(log, "sink")
     assert sorted(sink.taken) == ["0", "1", "2", "3", "4", "6", "7"]
     assert sink.calls[:3] == [list("01234567"), list("0123"), list("4567")]
-    line = json.loads(letters_path(tmp_path, "sink").read_text())
+    line = json.loads(dead_letters_path(tmp_path, "sink").read_text())
     single = logs("5")
     assert base64.b64decode(line.pop("request")) == single.wire
     assert line.pop("time").endswith("Z")
@@ -264,7 +264,7 @@ async def test_a_letter_is_written_once_over_restarts(tmp_path):
 
 async def test_a_torn_letter_is_cut(tmp_path):
     """A line that a crash cut short is no letter; the next one stands on a line of its own."""
-    path = letters_path(tmp_path, "sink")
+    path = dead_letters_path(tmp_path, "sink")
     await DeadLetters(tmp_path, "sink", 1 << 20, Files()).add(logs("a"), "bad")
     with path.open("ab") as file:
         file.write(b'{"time": "torn')

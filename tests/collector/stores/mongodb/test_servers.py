@@ -359,7 +359,7 @@ def init(*words):
 def test_mongo_init_says_what_is_missing_makes_it_and_reports_the_rest(
     mongod, tmp_path, monkeypatch
 ):
-    """A dry run changes nothing; `init` makes all; what is somebody else's is told and stays."""
+    """A dry run changes nothing; `init` makes all; what another program made is reported and stays."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLLECTOR_STORE", raising=False)
     mongod.start()

@@ -2,71 +2,16 @@
  * Rows of SQLite straight from a request: their values, and the attributes that have places of their own.
  *
  * What: cells are the values of rows that are not yet Python objects: places on a sheet, texts on the wire,
- * numbers. take_pairs does what documents._take does, and the names that it knows are told by direct_setup.
- * How: see _core_spans.h, which writes the documents.
+ * numbers. take_pairs does what the Python of documents/promoted_attributes.py does, and the names that it knows come from direct_setup.
+ * How: see spans.c, which writes the documents.
  */
+#include "core.h"
 
-enum { ON_SHEET, ON_WIRE, OF_SERVICE, WHOLE, REAL, ID, ARRIVED, ABSENT };
 #define MOST_COLUMNS 16
 
-typedef struct { /* one value of a row */
-    uint8_t kind;
-    size_t size;
-    union { size_t at; const char *text; int64_t whole; double real; } is;
-} cell;
+struct all_places places;
 
-typedef struct {
-    cell *at;
-    size_t many, room;
-} cells;
-
-typedef struct { /* an attribute with a place of its own, see collector/documents/promoted_attributes.py */
-    struct word name, section, key; /* a section without text: at the top */
-    long kind;                      /* 0: the route, which has no place */
-    int canonical, as_text;
-    int16_t other, column, next; /* of `places`, -1 for none */
-} place;
-
-typedef struct { /* the value that goes to a place */
-    const place *to;
-    item value;
-    size_t at, size; /* on the sheet: a number as its text */
-    int as_text, written;
-} taken;
-
-static struct {
-    PyObject *held; /* what the texts belong to */
-    int many, columns;
-    place at[MOST_TAKES + 1];
-    int16_t first[KEY_LONGEST + 1]; /* by length of the name, then `next` */
-    struct word service, unknown, failed, entries[8];
-    int many_entries;
-    long severities[2]; /* of the trail: failed or not */
-} places;
-
-typedef struct { /* what was taken from the attributes of one document */
-    taken all[MOST_TAKES];
-    int many, routed;
-    cursor route;
-} takings;
-
-static cell *add_cell(cells *c, uint8_t kind)
-{
-    if (c->many == c->room) {
-        size_t room = c->room ? 2 * c->room : 1024;
-        cell *at = realloc(c->at, room * sizeof *at);
-        if (!at)
-            return NULL;
-        c->at = at;
-        c->room = room;
-    }
-    cell *made = &c->at[c->many++];
-    memset(made, 0, sizeof *made);
-    made->kind = kind;
-    return made;
-}
-
-static int add_on_sheet(cells *c, uint8_t kind, size_t at, size_t size)
+int add_on_sheet(cells *c, uint8_t kind, size_t at, size_t size)
 {
     cell *made = add_cell(c, kind);
     if (made) {
@@ -76,7 +21,7 @@ static int add_on_sheet(cells *c, uint8_t kind, size_t at, size_t size)
     return made ? DONE : UNUSUAL;
 }
 
-static int add_on_wire(cells *c, const cursor *text)
+int add_on_wire(cells *c, const cursor *text)
 {
     cell *made = add_cell(c, ON_WIRE);
     if (made) {
@@ -86,7 +31,7 @@ static int add_on_wire(cells *c, const cursor *text)
     return made ? DONE : UNUSUAL;
 }
 
-static int add_whole(cells *c, int64_t value)
+int add_whole(cells *c, int64_t value)
 {
     cell *made = add_cell(c, WHOLE);
     if (made)
@@ -105,8 +50,8 @@ static int16_t place_of(const cursor *name)
     return found;
 }
 
-/* documents._take: move or copy what has a place. */
-static int take_pairs(writer *w, takings *s, int first)
+/* the Python of documents/promoted_attributes.py: move or copy what has a place. */
+int take_pairs(writer *w, takings *s, int first)
 {
     int16_t has[MOST_TAKES + 1];
     item values[MOST_TAKES + 1];
@@ -178,7 +123,7 @@ static int write_taken_value(writer *w, taken *t)
 }
 
 /* What was taken, at the end of a document that has fields already. */
-static int write_taken(writer *w, takings *s)
+int write_taken(writer *w, takings *s)
 {
     int top = 1;
     for (taken *t = s->all, *end = t + s->many; t < end; t++)
@@ -207,7 +152,7 @@ static int write_taken(writer *w, takings *s)
     return DONE;
 }
 
-static int add_columns(cells *c, const takings *s)
+int add_columns(cells *c, const takings *s)
 {
     const taken *of[MOST_COLUMNS] = {NULL};
     for (int i = 0; i < s->many; i++)
@@ -224,7 +169,7 @@ static int add_columns(cells *c, const takings *s)
 /* --- Python objects --- */
 
 /* The rows as one list of values; `arrived` and the last text of a service are shared. */
-static PyObject *listed(const cells *c, const sheet *s, PyObject *arrived)
+PyObject *listed(const cells *c, const sheet *s, PyObject *arrived)
 {
     PyObject *list = PyList_New((Py_ssize_t)c->many), *shared = NULL;
     const char *shared_text = NULL;
@@ -267,11 +212,6 @@ static int word_of(PyObject *text, struct word *out)
 {
     out->text = PyUnicode_AsUTF8AndSize(text, &out->size); /* it belongs to the text */
     return out->text ? 0 : -1;
-}
-
-static int same_word(const struct word *one, const struct word *other)
-{
-    return one->size == other->size && memcmp(one->text, other->text, (size_t)one->size) == 0;
 }
 
 /* One entry of the table of takes: the same section or key is the same pointer from here on. */
@@ -346,12 +286,12 @@ static int set_places(PyObject *takes, PyObject *section, PyObject *columns, PyO
     return link_places();
 }
 
-PyDoc_STRVAR(direct_setup_doc, "direct_setup(takes, section, columns, route, service, unknown, failed, entries, severities)\n--\n\n"
+const char direct_setup_doc[] = PyDoc_STR("direct_setup(takes, section, columns, route, service, unknown, failed, entries, severities)\n--\n\n"
 "What rows of spans are made by: the attributes with places (as for finish_setup), the keys of one section\n"
 "that are columns, the attribute of a trail and that of a service, the service of who names none, the status\n"
 "that is a failure, the kinds that leave a trail, and the severities of a trail that failed or did not.");
 
-static PyObject *py_direct_setup(PyObject *self, PyObject *args)
+PyObject *py_direct_setup(PyObject *self, PyObject *args)
 {
     PyObject *takes, *section, *columns, *route, *service, *unknown, *failed, *entries;
     if (!PyArg_ParseTuple(args, "O!UO!UUUUO!(ll)", &PyDict_Type, &takes, &section, &PyTuple_Type, &columns, &route,

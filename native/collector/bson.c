@@ -11,17 +11,19 @@
  *
  * Dicts may be anything: every type is looked at, depth and size are bounded.
  */
+#include "core.h"
 
-enum { DONE = 0, UNUSUAL, LEAVE }; /* LEAVE: the whole document; and -1: a Python error is set */
 enum bson_role { AS_IT_IS, NESTED, SHARED, LIST_OF_FIELDS, TIME, IDENTITY };
 
 #define BSON_LARGEST (64 << 20) /* far above what MongoDB takes; Python says so */
-#define BSON_DEEPEST 48         /* as _mongodb_shape._MAX_DEPTH */
-#define MOST_SEGMENTS 24        /* as _mongodb_shape._MAX_SEGMENTS */
+#define BSON_DEEPEST 48         /* as stores/mongodb/bson.py: _MAX_DEPTH */
+#define MOST_SEGMENTS 24        /* as stores/mongodb/bson.py: _MAX_SEGMENTS */
 #define MOST_NODES 256
 #define FIELDS_KNOWN 256 /* power of two */
 
-static PyObject *bson_other, *bson_roles, *datetime_type, *utc, *id_key;
+static PyObject *bson_other, *bson_roles, *datetime_type, *id_key;
+
+PyObject *utc;
 
 typedef struct {
     char *bytes;
@@ -245,7 +247,7 @@ static int find_node(const tree *t, int parent, const char *name, size_t length)
     return at;
 }
 
-/* Put an attribute where its name nests to, by the rules of _mongodb_shape.path and _nested. */
+/* Put an attribute where its name nests to, by the rules of stores/mongodb/bson.py: path and _nested. */
 static int plant(tree *t, const char *name, size_t length, PyObject *value)
 {
     int parent = 0, segments = 0;
@@ -323,9 +325,10 @@ struct known {
     int role;
     PyObject *nanos; /* of a date: the name of its nanoseconds, borrowed from `bson_roles` */
 };
+
 static struct known known_fields[FIELDS_KNOWN];
 
-/* Names of documents are words; those that end in _raw belong to _mongodb_shape. */
+/* Names of documents are words; those that end in _raw belong to stores/mongodb/bson.py:  */
 static int is_ours(const char *name, size_t length)
 {
     for (size_t i = 0; i < length; i++)
@@ -513,7 +516,7 @@ static int put_fields(buffer *b, PyObject *document, PyObject *pieces, PyObject 
 }
 
 /* 24 lower-case hex digits as 12 bytes; whether they are. */
-static int unhex(const char *digits, unsigned char *bytes)
+int unhex(const char *digits, unsigned char *bytes)
 {
     for (int i = 0; i < 24; i++) {
         char digit = digits[i];
@@ -544,10 +547,10 @@ static int put_id(buffer *b, PyObject *document)
     return done == DONE ? put(b, bytes, 12) : done;
 }
 
-PyDoc_STRVAR(bson_doc, "bson(document, pieces, memo)\n--\n\n"
-"A document as MongoDB keeps it; None when only the twin in Python can say what it is.");
+const char bson_doc[] = PyDoc_STR("bson(document, pieces, memo)\n--\n\n"
+"A document as MongoDB keeps it; None when only Python can say what it is.");
 
-static PyObject *py_bson(PyObject *self, PyObject *args)
+PyObject *py_bson(PyObject *self, PyObject *args)
 {
     PyObject *document, *pieces, *memo;
     if (!PyArg_ParseTuple(args, "O!O!O", &PyDict_Type, &document, &PyDict_Type, &pieces, &memo))
@@ -572,12 +575,12 @@ static PyObject *py_bson(PyObject *self, PyObject *args)
     return made;
 }
 
-PyDoc_STRVAR(bson_setup_doc, "bson_setup(other, roles, datetime, utc)\n--\n\n"
+const char bson_setup_doc[] = PyDoc_STR("bson_setup(other, roles, datetime, utc)\n--\n\n"
 "other(key, value, memo) gives the bytes of a document with one field; roles says how fields are\n"
 "written: 1 names with dots, 2 shared by a batch, 3 a list of maps with fields, 4 a time,\n"
 "5 the id, and a text names the nanoseconds of a date.");
 
-static PyObject *py_bson_setup(PyObject *self, PyObject *args)
+PyObject *py_bson_setup(PyObject *self, PyObject *args)
 {
     PyObject *other, *roles, *type, *zone;
     if (!id_key && !(id_key = PyUnicode_InternFromString("_id")))

@@ -4,18 +4,11 @@
  * Nothing here touches a Python object, so it runs while other threads hold the GIL. What is not usual
  * (NaN, text that is no UTF-8, no memory) is UNUSUAL: the caller asks the way over dicts.
  */
-#include <stdlib.h>
+#include "core.h"
 
 #define SHEET_LARGEST (128u << 20)
 
-typedef struct {
-    char *bytes;
-    size_t length, room;
-    int64_t second; /* whose text is in `date`, -1 for none */
-    char date[20];
-} sheet;
-
-static int grow(sheet *s, size_t more)
+int grow(sheet *s, size_t more)
 {
     if (more > SHEET_LARGEST - s->length) /* length never exceeds it */
         return UNUSUAL;
@@ -28,24 +21,8 @@ static int grow(sheet *s, size_t more)
     return DONE;
 }
 
-static inline int room_for(sheet *s, size_t more)
-{
-    return more > s->room - s->length ? grow(s, more) : DONE;
-}
-
-static inline int write_bytes(sheet *s, const void *bytes, size_t length)
-{
-    if (room_for(s, length))
-        return UNUSUAL;
-    memcpy(s->bytes + s->length, bytes, length);
-    s->length += length;
-    return DONE;
-}
-
-#define WRITE(s, literal) write_bytes(s, literal, sizeof literal - 1)
-
 /* What is in the sheet already, once more. */
-static int write_again(sheet *s, size_t from, size_t length)
+int write_again(sheet *s, size_t from, size_t length)
 {
     if (room_for(s, length))
         return UNUSUAL;
@@ -83,7 +60,7 @@ static size_t character(const uint8_t *at, const uint8_t *end)
     return 0;
 }
 
-static int write_text(sheet *s, const uint8_t *at, const uint8_t *end)
+int write_text(sheet *s, const uint8_t *at, const uint8_t *end)
 {
     static const char escapes[] = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu";
     static const char digits[] = "0123456789abcdef";
@@ -137,7 +114,7 @@ static int write_text(sheet *s, const uint8_t *at, const uint8_t *end)
     return DONE;
 }
 
-static int write_hex(sheet *s, const uint8_t *at, const uint8_t *end)
+int write_hex(sheet *s, const uint8_t *at, const uint8_t *end)
 {
     static const char digits[] = "0123456789abcdef";
     if (room_for(s, 2 * (size_t)(end - at)))
@@ -153,7 +130,7 @@ static int write_hex(sheet *s, const uint8_t *at, const uint8_t *end)
 
 /* --- numbers --- */
 
-static int write_unsigned(sheet *s, uint64_t value)
+int write_unsigned(sheet *s, uint64_t value)
 {
     char digits[20], *at = digits + sizeof digits;
     do
@@ -162,7 +139,7 @@ static int write_unsigned(sheet *s, uint64_t value)
     return write_bytes(s, at, (size_t)(digits + sizeof digits - at));
 }
 
-static int write_signed(sheet *s, int64_t value)
+int write_signed(sheet *s, int64_t value)
 {
     if (value >= 0)
         return write_unsigned(s, (uint64_t)value);
@@ -231,7 +208,7 @@ static int write_long_double(sheet *s, double value, int power_of_two)
     return write_bytes(s, made, (size_t)(out - made));
 }
 
-static int write_double(sheet *s, double value)
+int write_double(sheet *s, double value)
 {
     static const double tens[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9};
     static const uint64_t whole_tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000};
@@ -284,7 +261,7 @@ static void spell_second(char *out, int64_t second)
 }
 
 /* documents.moment: whole microseconds, on the way through a float, half of one to the even one. */
-static int write_moment(sheet *s, uint64_t nanos)
+int write_moment(sheet *s, uint64_t nanos)
 {
     double time = (double)(nanos / 1000) / 1e6;
     int64_t second = (int64_t)time;

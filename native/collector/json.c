@@ -5,81 +5,14 @@
  * threads hold the GIL.
  * How: whatever is not usual makes the whole of it UNUSUAL, and the caller asks the way over dicts, so that
  * each rule for the unusual exists once: a field that comes twice or not in one run, equal names in a map,
- * bytes, a map that needs an escape, nesting, broken protobuf. Equal by test: test_sqlite_direct.py.
+ * bytes, a map that needs an escape, nesting, broken protobuf. Equal by test: tests/collector/stores/sqlite.
  */
-#define JSON_DEEPEST 40
-#define MOST_PAIRS 512        /* open at a time, in all maps around one another */
+#include "core.h"
+
 #define MOST_PAIRS_OF_ONE 256 /* equal names are looked for one by one */
 
-typedef struct { /* a name and a value of a map */
-    cursor key, value;
-    uint32_t mark;
-    int16_t take; /* which place the name has, -1 for none */
-    uint8_t moved;
-} pair;
-
-typedef struct { /* one field off the wire */
-    uint64_t number, bits;
-    cursor inner;
-    unsigned wire;
-} item;
-
-typedef struct {
-    sheet out;
-    int pairs_open;
-    pair pairs[MOST_PAIRS];
-} writer;
-
-static inline int next_item(cursor *c, item *found)
-{
-    uint64_t tag, size = 8;
-    if (scan_varint(c, &tag) || tag < 8 || tag > 0xFFFFFFFF)
-        return UNUSUAL;
-    found->number = tag >> 3;
-    found->wire = tag & 7;
-    found->bits = 0;
-    switch (found->wire) {
-    case 0: return scan_varint(c, &found->bits) ? UNUSUAL : DONE;
-    case 1: break;
-    case 2:
-        if (scan_varint(c, &size))
-            return UNUSUAL;
-        break;
-    case 5: size = 4; break;
-    default: return UNUSUAL;
-    }
-    if (size > (uint64_t)(c->end - c->at))
-        return UNUSUAL;
-    found->inner = (cursor){c->at, c->at + size, c->depth + 1};
-    if (found->wire != 2)
-        memcpy(&found->bits, c->at, size); /* little-endian hosts only */
-    c->at += size;
-    return found->inner.depth > JSON_DEEPEST ? UNUSUAL : DONE;
-}
-
-/* What the schema says of a field; NULL for one that is skipped. */
-static int known(const schema *s, const item *i, const struct field **f)
-{
-    *f = i->number < MAX_FIELD && s->fields[i->number].key ? &s->fields[i->number] : NULL;
-    if (*f && (*f)->repeated && (wire_of[(*f)->kind] != 2 || i->wire != 2))
-        return UNUSUAL; /* numbers, packed or not */
-    if (*f && i->wire != wire_of[(*f)->kind])
-        *f = NULL;
-    return DONE;
-}
-
-static size_t size_of(const cursor *c)
-{
-    return (size_t)(c->end - c->at);
-}
-
-static int same(const cursor *one, const char *bytes, size_t size)
-{
-    return size_of(one) == size && memcmp(one->at, bytes, size) == 0;
-}
-
 /* The only value of an AnyValue: 1 with its field, 0 when it is empty. */
-static int only_value(cursor c, item *found, int *there)
+int only_value(cursor c, item *found, int *there)
 {
     static const uint8_t wires[8] = {9, 2, 0, 0, 1, 2, 2, 2};
     item i;
@@ -98,7 +31,7 @@ static int only_value(cursor c, item *found, int *there)
 }
 
 /* The pairs of a map, from all fields of this number; behind those that are open. */
-static int open_pairs(writer *w, cursor c, uint64_t number)
+int open_pairs(writer *w, cursor c, uint64_t number)
 {
     int first = w->pairs_open;
     item i, part;
@@ -138,7 +71,7 @@ static int open_pairs(writer *w, cursor c, uint64_t number)
 static int write_any(writer *w, cursor c);
 
 /* The pairs from `first` on as a map, without those that moved elsewhere. */
-static int write_pairs(writer *w, int first)
+int write_pairs(writer *w, int first)
 {
     int many = 0;
     if (WRITE(&w->out, "{"))
@@ -204,19 +137,7 @@ static int write_any(writer *w, cursor c)
     }
 }
 
-/* Whether a field that comes once says nothing: the default, where that means absence. */
-static int absent(const struct field *f, const item *i)
-{
-    if (f->presence || f->kind == ANY || f->kind == MESSAGE)
-        return 0;
-    if (f->kind == STRING || f->kind == HEX)
-        return i->inner.at == i->inner.end;
-    if (f->kind == UINT32 || f->kind == SINT32 || f->kind == ENUM)
-        return (uint32_t)i->bits == 0;
-    return i->bits == 0;
-}
-
-static int write_word(sheet *s, const struct field *f, int32_t code)
+int write_word(sheet *s, const struct field *f, int32_t code)
 {
     if (!f->spelled)
         return write_signed(s, code);
@@ -258,7 +179,7 @@ static int write_value(writer *w, const struct field *f, const item *i)
     }
 }
 
-static int write_name(writer *w, const char *name, size_t size, int *many)
+int write_name(writer *w, const char *name, size_t size, int *many)
 {
     if ((*many)++ && WRITE(&w->out, ","))
         return UNUSUAL;
@@ -300,15 +221,8 @@ static int end_of_run(cursor *c, uint64_t number)
     return DONE;
 }
 
-/* One field that has something to say, and where it stands when it comes often. */
-typedef struct {
-    const struct field *f;
-    item i;
-    cursor run;
-} member;
-
 /* The next of them; `seen` are the numbers that came. 0 at the end. */
-static int next_member(const schema *s, cursor *c, uint64_t *seen, member *m, int *there)
+int next_member(const schema *s, cursor *c, uint64_t *seen, member *m, int *there)
 {
     *there = 0;
     while (c->at < c->end) {
@@ -332,7 +246,7 @@ static int next_member(const schema *s, cursor *c, uint64_t *seen, member *m, in
     return DONE;
 }
 
-static int write_member(writer *w, const member *m, int *many)
+int write_member(writer *w, const member *m, int *many)
 {
     if (write_name(w, m->f->name, (size_t)m->f->name_size, many))
         return UNUSUAL;

@@ -4,8 +4,9 @@
  * What: row(document, columns, place, most) gives the parameters of an INSERT. Which columns a table has
  * is said by a list, so no name of a field is written down here.
  * Why not the JSON of the document, too: from dicts msgspec writes it in half the time of a plain writer in C.
- * Spans of usual requests have neither dicts nor this: _core_spans.h.
+ * Spans of usual requests have neither dicts nor this: spans.c.
  */
+#include "core.h"
 
 static PyObject *row_json, *row_severity, *row_milliseconds;
 
@@ -21,7 +22,7 @@ static PyObject *json_of(PyObject *document, Py_ssize_t most)
     return text;
 }
 
-/* A new reference; None when only the twin can say what belongs there. */
+/* A new reference; None when only Python can say what belongs there. */
 static PyObject *column(PyObject *document, PyObject *spec, PyObject *place, Py_ssize_t most)
 {
     static PyObject *last; /* held, so that no other date can be at its place */
@@ -90,12 +91,12 @@ static PyObject *column(PyObject *document, PyObject *spec, PyObject *place, Py_
     return Py_NewRef(found); /* it must be there */
 }
 
-PyDoc_STRVAR(row_doc, "row(document, columns, place, most)\n--\n\n"
+const char row_doc[] = PyDoc_STR("row(document, columns, place, most)\n--\n\n"
 "The values of a row: columns are (how, section or None, key), with how one of: i an id, o a text or 0,\n"
 "r what is there, t a time, m a date, s a severity, p `place`, d the document as JSON of at most\n"
-"`most` bytes. None when only the twin in Python can make it.");
+"`most` bytes. None when only Python can make it.");
 
-static PyObject *py_row(PyObject *self, PyObject *args)
+PyObject *py_row(PyObject *self, PyObject *args)
 {
     PyObject *document, *columns, *place;
     Py_ssize_t most;
@@ -118,10 +119,10 @@ static PyObject *py_row(PyObject *self, PyObject *args)
     return made;
 }
 
-PyDoc_STRVAR(row_setup_doc, "row_setup(dumps, severity, milliseconds)\n--\n\n"
+const char row_setup_doc[] = PyDoc_STR("row_setup(dumps, severity, milliseconds)\n--\n\n"
 "What the core asks for the JSON and the severity of a document, and for a date in milliseconds.");
 
-static PyObject *py_row_setup(PyObject *self, PyObject *args)
+PyObject *py_row_setup(PyObject *self, PyObject *args)
 {
     PyObject *dumps, *severity, *milliseconds;
     if (!PyArg_ParseTuple(args, "OOO", &dumps, &severity, &milliseconds))

@@ -1,7 +1,7 @@
 /*
  * The hot path: protobuf bytes of an OTLP request -> plain Python dicts, by a schema.
  *
- * What: decode(schema, data) walks the wire once and makes the dicts that documents.py finishes.
+ * What: decode(schema, data) walks the wire once and makes the dicts that documents/build.py finishes.
  * How: a Schema is an array of fields by number, built from the message descriptors by
  * collector/documents/schema.py, so no name of OTLP is written down here. Attribute lists become dicts and
  * AnyValues become their values on the way, which is where a generic decoder spends its time.
@@ -9,80 +9,22 @@
  * step that bounds a collector. Without a compiler collector/documents/schema.py does the same in Python;
  * one property test holds the two together.
  *
- * survey(shapes, root, metrics, data, groups, items, elements) walks the same way and makes nothing:
- * it counts what a parser would have to make. Its twin is in collector/otlp/sizing.py.
- *
- * span_rows in _core_spans.h walks by the same schemas and writes rows of SQLite, without dicts.
- *
- * Any bytes are safe: lengths are checked against the end of their message, depth is bounded, and
- * what is not valid protobuf raises ValueError. Merging follows the protobuf encoding guide:
- * the last scalar wins, repeated fields collect, a message that comes twice is merged.
+ * Merging follows the protobuf encoding guide: the last scalar wins, repeated fields collect, a message
+ * that comes twice is merged.
  */
-#define Py_LIMITED_API 0x030B0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
+#include "core.h"
 
-enum kind {
-    UINT, INT, SINT, BOOLEAN, ENUM, FIXED64, SFIXED64, FIXED32, DOUBLE,
-    STRING, HEX, MESSAGE, ATTRIBUTES, ANY, UINT32, SINT32, KINDS
-};
-
-static const uint8_t wire_of[KINDS] = {
-    [FIXED64] = 1, [SFIXED64] = 1, [DOUBLE] = 1, [FIXED32] = 5, [STRING] = 2, [HEX] = 2,
-    [MESSAGE] = 2, [ATTRIBUTES] = 2, [ANY] = 2,
-}; /* the others are varints: 0 */
-
-#define MAX_FIELD 64
-#define MAX_DEPTH 128 /* more than any parser of protobuf lets through, see _otlp_wire.DEEPEST */
+#define MAX_DEPTH 128 /* more than any parser of protobuf lets through, see otlp/repair.py: DEEPEST */
 #define KEY_CACHE 512 /* power of two */
-#define KEY_LONGEST 48
 
-typedef struct schema {
-    struct field {
-        PyObject *key;      /* NULL: unknown field, skipped */
-        PyObject *words;    /* ENUM: tuple of str, or NULL for plain ints */
-        const char *name;   /* the key, and below the words, for who has no GIL */
-        Py_ssize_t name_size;
-        struct word { const char *text; Py_ssize_t size; } *spelled;
-        int many_words;
-        PyObject *holder;   /* MESSAGE: the capsule that owns `sub` */
-        struct schema *sub;
-        uint8_t kind, repeated, presence;
-    } fields[MAX_FIELD];
-} schema;
+PyObject *binary_type, *nonfinite_type, *reserved_keys, *escape_key;
 
-typedef struct {
-    const uint8_t *at, *end;
-    int depth;
-} cursor;
-
-static PyObject *binary_type, *nonfinite_type, *reserved_keys, *escape_key;
 static struct { uint8_t length; uint8_t bytes[KEY_LONGEST]; PyObject *text; } key_cache[KEY_CACHE];
 
 static int malformed(const char *why)
 {
     PyErr_Format(PyExc_ValueError, "not valid protobuf: %s", why);
     return -1;
-}
-
-/* 0, 1: it runs over the end, 2: it is too long */
-static int scan_varint(cursor *c, uint64_t *out)
-{
-    uint64_t value = 0;
-    for (int shift = 0; shift < 70; shift += 7) {
-        if (c->at >= c->end)
-            return 1;
-        uint8_t byte = *c->at++;
-        value |= (uint64_t)(byte & 127) << (shift < 64 ? shift : 63);
-        if (byte < 128) {
-            *out = value;
-            return 0;
-        }
-    }
-    return 2;
 }
 
 static int read_varint(cursor *c, uint64_t *out)
@@ -194,7 +136,7 @@ static PyObject *hex(const cursor *c)
     return made;
 }
 
-static PyObject *number(double value)
+PyObject *number(double value)
 {
     PyObject *plain = PyFloat_FromDouble(value);
     if (!plain || value - value == 0.0)
@@ -509,7 +451,7 @@ static void schema_free(PyObject *capsule)
     PyMem_Free(s);
 }
 
-PyDoc_STRVAR(schema_doc, "schema(fields)\n--\n\n"
+const char schema_doc[] = PyDoc_STR("schema(fields)\n--\n\n"
 "A message type: a list of (number, key, kind, repeated, presence, extra); extra is the schema of\n"
 "a MESSAGE, the tuple of words of an ENUM, or None.");
 
@@ -534,7 +476,7 @@ static int spell(struct field *f, PyObject *words)
     return 0;
 }
 
-static PyObject *py_schema(PyObject *self, PyObject *fields)
+PyObject *py_schema(PyObject *self, PyObject *fields)
 {
     schema *s = PyMem_Calloc(1, sizeof(schema));
     if (!s)
@@ -580,11 +522,11 @@ fail:
     return NULL;
 }
 
-PyDoc_STRVAR(decode_doc, "decode(schema, data)\n--\n\n"
+const char decode_doc[] = PyDoc_STR("decode(schema, data)\n--\n\n"
 "The message in `data` as a dict of the fields that are present.\n\n"
 "Raises ValueError (UnicodeDecodeError for text) when data is no such message.");
 
-static PyObject *py_decode(PyObject *self, PyObject *args)
+PyObject *py_decode(PyObject *self, PyObject *args)
 {
     PyObject *capsule;
     const char *data;
@@ -602,17 +544,17 @@ static PyObject *py_decode(PyObject *self, PyObject *args)
     return NULL;
 }
 
-PyDoc_STRVAR(setup_doc, "setup(binary, nonfinite, reserved)\n--\n\n"
+const char setup_doc[] = PyDoc_STR("setup(binary, nonfinite, reserved)\n--\n\n"
 "The types of bytes and non-finite floats, and the keys that make a map need an escape.");
 
-static void replace(PyObject **place, PyObject *with)
+void replace(PyObject **place, PyObject *with)
 {
     PyObject *old = *place;
     *place = Py_NewRef(with);
     Py_XDECREF(old);
 }
 
-static PyObject *py_setup(PyObject *self, PyObject *args)
+PyObject *py_setup(PyObject *self, PyObject *args)
 {
     PyObject *binary, *nonfinite, *reserved;
     if (!PyArg_ParseTuple(args, "OOO", &binary, &nonfinite, &reserved))
@@ -621,231 +563,4 @@ static PyObject *py_setup(PyObject *self, PyObject *args)
     replace(&nonfinite_type, nonfinite);
     replace(&reserved_keys, reserved);
     Py_RETURN_NONE;
-}
-
-/* --- survey --- */
-
-#define MAX_TYPES 64
-#define SURVEY_DEPTH 100 /* as _otlp_survey.DEEPEST */
-
-enum role { PLAIN, KEY_VALUE, ANY_VALUE };
-enum { GOES_ON, BROKEN, OVER, ODD }; /* ODD: left to the Python twin */
-enum { RESOURCES, SCOPES, ITEMS, POINTS, ELEMENTS, FIELDS, LARGEST, ATTRIBUTES_OF_ONE, KEY, VALUE, COUNTS };
-enum { REQUEST, GROUP, SCOPE, METRIC, DATA, INSIDE }; /* where in the tree a message is */
-
-typedef struct {
-    struct { uint8_t role, child[MAX_FIELD]; } types[MAX_TYPES]; /* child: number of its type + 1 */
-} shapes;
-
-typedef struct {
-    const shapes *shapes;
-    int metrics;
-    unsigned long long groups, items, elements; /* limits */
-    uint64_t found[COUNTS];
-} tally;
-
-static void at_least(uint64_t *place, uint64_t value)
-{
-    if (value > *place)
-        *place = value;
-}
-
-/* Count a message that stands in another one, and say where in the tree it is. */
-static int count(tally *t, int level, uint64_t field, uint64_t size, int *place)
-{
-    *place = INSIDE;
-    if (++t->found[ELEMENTS] > t->elements)
-        return OVER;
-    if (level == REQUEST && field == 1) {
-        *place = GROUP;
-        return ++t->found[RESOURCES] > t->groups ? OVER : GOES_ON;
-    }
-    if (level == GROUP && field == 2) {
-        *place = SCOPE;
-        return ++t->found[SCOPES] > t->groups ? OVER : GOES_ON;
-    }
-    if (level == SCOPE && field == 2) {
-        if (t->metrics)
-            *place = METRIC;
-        else
-            at_least(&t->found[LARGEST], size);
-        return ++t->found[ITEMS] > t->items ? OVER : GOES_ON;
-    }
-    if (level == METRIC && (field == 5 || field == 7 || (field >= 9 && field <= 11)))
-        *place = DATA;
-    else if (level == DATA && field == 1) {
-        at_least(&t->found[LARGEST], size);
-        return ++t->found[POINTS] > t->items ? OVER : GOES_ON;
-    } else if (level == GROUP || level == SCOPE)
-        at_least(&t->found[LARGEST], size);
-    return GOES_ON;
-}
-
-static int walk(tally *t, int type, int level, cursor c)
-{
-    const uint8_t *child = t->shapes->types[type].child;
-    int role = t->shapes->types[type].role;
-    uint64_t attributes = 0;
-    while (c.at < c.end) {
-        uint64_t tag, size = 0;
-        if (scan_varint(&c, &tag) || tag < 8 || tag > 0xFFFFFFFF)
-            return BROKEN;
-        unsigned wire = tag & 7;
-        uint64_t field = tag >> 3;
-        if (wire == 0) {
-            if (scan_varint(&c, &size))
-                return BROKEN;
-        } else {
-            if (wire == 2 ? scan_varint(&c, &size) : wire != 1 && wire != 5)
-                return wire == 2 ? BROKEN : ODD;
-            if (wire != 2)
-                size = wire == 1 ? 8 : 4;
-            if (size > (uint64_t)(c.end - c.at))
-                return BROKEN;
-            c.at += size;
-        }
-        int below = wire == 2 && field < MAX_FIELD ? child[field] : 0;
-        if (!below) {
-            if (++t->found[FIELDS] > 4 * t->elements)
-                return OVER;
-            if (wire == 2 && role == KEY_VALUE && field == 1)
-                at_least(&t->found[KEY], size);
-            else if (wire == 2 && role == ANY_VALUE && (field == 1 || field == 7))
-                at_least(&t->found[VALUE], size);
-            else if (wire == 2 && level != INSIDE)
-                at_least(&t->found[LARGEST], size);
-            continue;
-        }
-        int place, done = count(t, level, field, size, &place);
-        if (done != GOES_ON)
-            return done;
-        if (t->shapes->types[below - 1].role == KEY_VALUE)
-            at_least(&t->found[ATTRIBUTES_OF_ONE], ++attributes);
-        if (c.depth == SURVEY_DEPTH)
-            continue; /* no parser goes there */
-        done = walk(t, below - 1, place, (cursor){c.at - size, c.at, c.depth + 1});
-        /* What is broken inside of an item is judged with that item: the frame is whole. */
-        if (done == BROKEN && level <= SCOPE && place != GROUP && place != SCOPE)
-            continue;
-        if (done != GOES_ON)
-            return done;
-    }
-    return GOES_ON;
-}
-
-PyDoc_STRVAR(shapes_doc, "shapes(types)\n--\n\n"
-"Message types for `survey`: a list of (role, children); a child is (field number, place of its type).");
-
-static void shapes_free(PyObject *capsule)
-{
-    PyMem_Free(PyCapsule_GetPointer(capsule, "shapes"));
-}
-
-static PyObject *py_shapes(PyObject *self, PyObject *types)
-{
-    shapes *s = PyMem_Calloc(1, sizeof(shapes));
-    if (!s)
-        return PyErr_NoMemory();
-    PyObject *capsule = PyCapsule_New(s, "shapes", shapes_free);
-    if (!capsule) {
-        PyMem_Free(s);
-        return NULL;
-    }
-    Py_ssize_t size = PyList_Size(types);
-    for (Py_ssize_t i = 0; i < size; i++) {
-        unsigned role, field, type;
-        PyObject *children;
-        if (i >= MAX_TYPES || !PyArg_ParseTuple(PyList_GetItem(types, i), "IO", &role, &children))
-            goto fail;
-        s->types[i].role = (uint8_t)role;
-        Py_ssize_t many = PyList_Size(children);
-        for (Py_ssize_t j = 0; j < many; j++) {
-            if (!PyArg_ParseTuple(PyList_GetItem(children, j), "II", &field, &type))
-                goto fail;
-            if (field >= MAX_FIELD || type >= (unsigned)size)
-                goto fail;
-            s->types[i].child[field] = (uint8_t)(type + 1);
-        }
-    }
-    if (!PyErr_Occurred())
-        return capsule;
-fail:
-    Py_DECREF(capsule);
-    if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "too many types, or a number out of range");
-    return NULL;
-}
-
-PyDoc_STRVAR(survey_doc, "survey(shapes, root, metrics, data, groups, items, elements)\n--\n\n"
-"What a request would be in memory, as a tuple of counts; it stops at the first one over its limit.\n"
-"None when the frame is broken or holds what only the twin in Python judges.");
-
-static PyObject *py_survey(PyObject *self, PyObject *args)
-{
-    PyObject *capsule;
-    const char *data;
-    Py_ssize_t length;
-    unsigned root;
-    tally t = {0};
-    if (!PyArg_ParseTuple(args, "OIpy#KKK", &capsule, &root, &t.metrics, &data, &length,
-                          &t.groups, &t.items, &t.elements))
-        return NULL;
-    if (!(t.shapes = PyCapsule_GetPointer(capsule, "shapes")))
-        return NULL;
-    if (root >= MAX_TYPES) {
-        PyErr_SetString(PyExc_ValueError, "no such type");
-        return NULL;
-    }
-    /* Bytes do not change: others may run, when it is worth the change. */
-    PyThreadState *others = length > 1 << 18 ? PyEval_SaveThread() : NULL;
-    int done = walk(&t, (int)root, REQUEST,
-                    (cursor){(const uint8_t *)data, (const uint8_t *)data + length, 0});
-    if (others)
-        PyEval_RestoreThread(others);
-    if (done == BROKEN || done == ODD)
-        Py_RETURN_NONE;
-    PyObject *made = PyTuple_New(COUNTS);
-    for (int i = 0; made && i < COUNTS; i++) {
-        PyObject *number = PyLong_FromUnsignedLongLong(t.found[i]);
-        if (!number || PyTuple_SetItem(made, i, number) < 0) {
-            Py_DECREF(made);
-            return NULL;
-        }
-    }
-    return made;
-}
-
-#include "_core_bson.h"
-#include "_core_rows.h"
-#include "_core_finish.h"
-#include "_core_text.h"
-#include "_core_json.h"
-#include "_core_direct.h"
-#include "_core_spans.h"
-
-static PyMethodDef methods[] = {
-    {"span_rows", py_span_rows, METH_VARARGS, span_rows_doc},
-    {"direct_setup", py_direct_setup, METH_VARARGS, direct_setup_doc},
-    {"row", py_row, METH_VARARGS, row_doc},
-    {"row_setup", py_row_setup, METH_VARARGS, row_setup_doc},
-    {"finish_spans", py_finish_spans, METH_VARARGS, finish_spans_doc},
-    {"finish_logs", py_finish_logs, METH_VARARGS, finish_logs_doc},
-    {"finish_setup", py_finish_setup, METH_VARARGS, finish_setup_doc},
-    {"bson", py_bson, METH_VARARGS, bson_doc},
-    {"bson_setup", py_bson_setup, METH_VARARGS, bson_setup_doc},
-    {"shapes", py_shapes, METH_O, shapes_doc},
-    {"survey", py_survey, METH_VARARGS, survey_doc},
-    {"schema", py_schema, METH_O, schema_doc},
-    {"decode", py_decode, METH_VARARGS, decode_doc},
-    {"setup", py_setup, METH_VARARGS, setup_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "collector._core", NULL, -1, methods, NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit__core(void)
-{
-    if (!(escape_key = PyUnicode_InternFromString("$escape")))
-        return NULL;
-    return PyModule_Create(&module);
 }

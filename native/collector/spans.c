@@ -1,13 +1,13 @@
 /*
  * Spans of a request -> rows of SQLite, without dicts and mostly without the GIL.
  *
- * What: span_rows gives what documents.py and collector/stores/sqlite/rows.py would give for a request:
+ * What: span_rows gives what documents/build.py and collector/stores/sqlite/rows.py would give for a request:
  * the values of the rows of its spans and of their trail (routing.trail), the documents as JSON in them.
  * How: one walk writes every document on a sheet and notes the values of its row; the Python objects are
  * made at the end. A request with anything unusual gives None, and the usual way makes its rows.
  * Why: the dicts of a span took longer to make and to free than everything else, and held the GIL.
  */
-#include <stddef.h>
+#include "core.h"
 
 enum { OTHER_FIELD, TRACE_ID, SPAN_ID, SPAN_NAME, SPAN_KIND, START, END, SPAN_STATUS, SPAN_ATTRIBUTES };
 
@@ -25,26 +25,12 @@ typedef struct {
     size_t owner_at, resource_at, resource_end, scope_at, scope_end; /* on the sheet, for each document */
 } direct;
 
-typedef struct { /* what is known of a span */
-    uint64_t start, end;
-    size_t trace_at, trace_size, own_at, own_size, status_at, status_size, id_at;
-    cursor name, message;
-    int named, statused, entry;
-    takings takings;
-} one;
-
 /* A hash of a length as the hex digits of an id, in quotes. */
 static int write_identity(sheet *s, const blake *k, int size)
 {
     uint8_t bytes[16];
     memcpy(bytes, k->state, sizeof bytes); /* little-endian hosts only */
     return write_hex(s, bytes, bytes + size);
-}
-
-static void blake_end(blake *k)
-{
-    memset(k->block + k->filled, 0, 128 - k->filled);
-    blake_block(k, 1);
 }
 
 static int write_id(direct *d, one *s, int *many)
@@ -435,11 +421,11 @@ static int learn(direct *d, const schema *request)
     return d->code && d->message && d->code->spelled;
 }
 
-PyDoc_STRVAR(span_rows_doc, "span_rows(schema, data, prefix, arrived, arrived_json, most)\n--\n\n"
+const char span_rows_doc[] = PyDoc_STR("span_rows(schema, data, prefix, arrived, arrived_json, most)\n--\n\n"
 "The values of the rows of the spans of a request, and of those of their trail, as two flat lists.\n"
 "None when something in it is not usual, or a document has more than `most` bytes.");
 
-static PyObject *py_span_rows(PyObject *self, PyObject *args)
+PyObject *py_span_rows(PyObject *self, PyObject *args)
 {
     PyObject *capsule, *arrived, *spans = NULL, *trails = NULL, *made = NULL;
     const char *data;
