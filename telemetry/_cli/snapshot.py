@@ -18,7 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider
 
 from telemetry import _diagnostics, _values
-from telemetry._config import configure
+from telemetry._config import state
 
 
 class Snapshot:
@@ -34,7 +34,7 @@ class Snapshot:
     def write(self, path: str) -> None:
         """Append it as one line in one write; never raises."""
         try:
-            line = json.dumps({**self._found, "report": configure.report()}, default=str) + "\n"
+            line = json.dumps({**self._found, "report": state.report()}, default=str) + "\n"
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 os.write(descriptor, line.encode())
@@ -46,7 +46,7 @@ class Snapshot:
 
 def take() -> dict[str, Any]:
     """What this process has now."""
-    pipeline = configure.pipeline()
+    pipeline = state.pipeline()
     return {
         "pid": os.getpid(),
         "program": Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "",

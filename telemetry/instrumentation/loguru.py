@@ -16,7 +16,7 @@ import threading
 from typing import Any, Final
 
 from telemetry import _diagnostics, _values
-from telemetry._config import configure
+from telemetry._config import state
 from telemetry._logs import as_logged, logger, root
 
 __all__ = ["install"]
@@ -50,7 +50,7 @@ def _guarded_add(module: Any) -> None:
 
 
 def _add(module: Any) -> None:
-    pipeline = configure.pipeline()
+    pipeline = state.pipeline()
     kind = type(module.logger)
     if pipeline is None or hasattr(kind.remove, _WRAPPED):
         return
@@ -84,7 +84,7 @@ def _nothing(_: Any) -> str:
 def _write(message: Any) -> None:
     """Send one message."""
     record = message.record
-    pipeline = configure.pipeline()
+    pipeline = state.pipeline()
     if pipeline is None or "logs" not in pipeline.queues:
         return
     _last.extra = record[EXTRA]
