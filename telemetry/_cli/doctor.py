@@ -13,6 +13,7 @@ purpose.
 
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from telemetry import __version__, _values
+from telemetry._cli import versions
 from telemetry._config import configure, distro, exporters
 from telemetry._config import settings as _settings
 from telemetry._export import loopback
@@ -68,8 +70,14 @@ def examine(command: Sequence[str] = ()) -> dict[str, Any]:
                 endpoints[signal] = _reach(signal, settings, problems)
         processes = _processes(command, problems, expected=won)
         _bounds(settings, notes)
+    problems.extend(versions.mismatches())
+    problems.extend(_unheard(processes, settings))
+    notes.extend(versions.notes(processes, getattr(settings, "fast_path", "auto")))
     return {
         "version": __version__,
+        "python": platform.python_version(),
+        "packages": versions.installed(),
+        "core": versions.core()[0],
         **who,
         "settings": [_row(name, settings) for name in _settings.TABLE],
         "instrumentations": _instrumentations(),
@@ -303,6 +311,19 @@ def _processes(
     return snapshots
 
 
+def _unheard(processes: Sequence[Mapping[str, Any]], settings: _settings.Settings) -> list[str]:
+    """Processes whose root logger has lost our handlers: something has replaced them since."""
+    if not [name for name in settings.logs_exporter if name.lower() != "none"]:
+        return []
+    return [
+        f"pid {process['pid']}: the root logger has no handler of otelier, so its records are not"
+        " sent; something replaced the handlers later (logging.config, basicConfig(force=True)):"
+        " let it run before telemetry, or keep the handlers that are there"
+        for process in processes
+        if not any("(ours)" in handler for handler in process["handlers"].get("root", ()))
+    ]
+
+
 def _bounds(settings: _settings.Settings, notes: list[str]) -> None:
     """What is lost on purpose, or would be in a bad moment."""
     for signal in _settings.SIGNALS:
@@ -338,7 +359,16 @@ SHOWN: Final = ("service_name", "endpoint", "protocol", "exit_timeout", "spool_d
 
 def page(findings: Mapping[str, Any], *, everything: bool = False) -> str:
     """The findings for people."""
-    lines = [f"otelier {findings['version']}", ""]
+    packages = findings["packages"]
+    releases = ", ".join(
+        f"{name} {packages.get(f'opentelemetry-{name}', 'is missing')}"
+        for name in ("api", "sdk", "instrumentation")
+    )
+    lines = [
+        f"otelier {findings['version']} on Python {findings['python']}, {findings['core']} core",
+        f"opentelemetry: {releases}",
+        "",
+    ]
     for kind in ("distro", "configurator"):
         installed = ", ".join(findings[kind]["installed"])
         lines.append(f"{kind:14}{findings[kind]['chosen']}  (installed: {installed})")
@@ -384,6 +414,9 @@ def _process(process: Mapping[str, Any]) -> list[str]:
     providers = ", ".join(f"{name} {kind}" for name, kind in process["providers"].items())
     lines.append(f"  {'providers':12}{providers}")
     lines.append(f"  {'instruments':12}{', '.join(process['instrumented']) or 'nothing'}")
+    if fast := process.get("fast_path"):
+        signals = ", ".join(fast["signals"]) or "nothing"
+        lines.append(f"  {'fast path':12}{signals}")
     lines.append(f"  {'ledger':12}{configure.account(process['report']).removeprefix('report: ')}")
     return lines
 

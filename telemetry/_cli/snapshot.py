@@ -18,6 +18,7 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider
 
 from telemetry import _diagnostics, _values
+from telemetry._cli import versions
 from telemetry._config import state
 
 
@@ -56,6 +57,7 @@ def take() -> dict[str, Any]:
             "metrics": _named(metrics.get_meter_provider()),
             "logs": _named(get_logger_provider()),
         },
+        "fast_path": versions.fast_path(),
         "joined": [] if pipeline is None else pipeline.foreign,
         "instrumented": _instrumented(),
         "threads": sorted(
