@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml hatch_build.py $(wildcard collector/_core*.[ch] telemetry/_core*.[ch] native/*/*.[ch])
 
-.PHONY: help install examples run test test-full test-matrix lint docs format bench bench-large requirements clean
+.PHONY: help install examples run test test-full test-matrix lint docs dist format bench bench-large requirements clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -87,6 +87,14 @@ requirements:  ## pin again after a change in pyproject.toml or requirements/*.i
 	PATH=$(BIN):$$PATH uv pip compile $(COMPILE) --extra all pyproject.toml requirements/bench.in -c requirements/test.txt -o requirements/bench.txt
 COMPILE := --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
 	--python-version 3.11 --no-header --no-annotate --prerelease if-necessary-or-explicit
+
+dist: .venv/.test  ## the source and the wheel in dist/, tagged by what the wheel really needs
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@for wheel in dist/*-linux_*.whl; do test -e "$$wheel" || continue; \
+		PATH="$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist "$$wheel" >/dev/null 2>&1 && rm "$$wheel" \
+		|| echo "make: $$wheel keeps its tag: it fits this machine alone" >&2; done
+	@ls dist
 
 clean:  ## remove .venv, caches and build output (never data/)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis collector/_core.abi3.so telemetry/_core.abi3.so

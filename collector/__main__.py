@@ -24,6 +24,7 @@ NEEDED: Final = (
     "starlette",
     "uvicorn",
     "websockets",
+    "websockets",
     "zstandard",
 )
 """The modules of the extra `collector`."""

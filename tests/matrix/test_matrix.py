@@ -3,7 +3,7 @@
 import pytest
 
 from tests.matrix import cells, pythons
-from tests.matrix.trains import NEWEST, TRAINS
+from tests.matrix.trains import NEWEST, OLDEST, TRAINS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -25,7 +25,10 @@ def receiver(tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize(("python", "train"), [(MAIN, NEWEST), (LAST, NEWEST)])
+CELLS = dict.fromkeys([(MAIN, OLDEST), (MAIN, NEWEST), (LAST, NEWEST)])
+
+
+@pytest.mark.parametrize(("python", "train"), CELLS)
 def test_an_application_sends_all_signals(python, train, wheel, receiver):
     """In a fresh environment a request, a task, logs and measurements arrive, and nothing raises."""
     cell = cells.run_cell((python, HAVE[python]), TRAINS[train], wheel, *receiver)

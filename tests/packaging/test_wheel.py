@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import telemetry
 from tests.matrix import cells, pythons
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -79,9 +80,7 @@ def test_the_library_brings_nothing_of_a_server(library):
     assert "Traceback" not in problem
 
 
-COLLECTOR_LACKS = (
-    "click, rich, yaml, google.rpc, grpc, httptools, pymongo, re2, starlette, uvicorn, zstandard"
-)
+COLLECTOR_LACKS = "click, rich, yaml, google.rpc, grpc, httptools, pymongo, re2, starlette, uvicorn, websockets, zstandard"
 
 
 @pytest.mark.parametrize(
@@ -154,3 +153,16 @@ def test_without_a_compiler_the_wheel_is_complete_and_the_install_says_so(tmp_pa
     )
     assert [path.name for path in tmp_path.glob("*.whl")] == ["otelier-0.1.0-py3-none-any.whl"]
     assert "no C compiler (no-such-compiler)" in done.stdout + done.stderr
+
+
+def test_the_version_of_a_tag_is_checked():
+    """A tag that is not what both files say ends with both versions and what to do."""
+    check = ROOT / ".ci" / "version"
+    good = run(check, f"v{telemetry.__version__}")
+    assert good == (0, "v0.1.0: pyproject.toml and telemetry/_version.py say the same\n", "")
+    code, _, problem = run(check, "v9.9.9")
+    assert code == 1
+    assert (
+        "v9.9.9 is not what the files say: pyproject.toml 0.1.0, telemetry/_version.py 0.1.0"
+        in problem
+    )
