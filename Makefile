@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml hatch_build.py $(wildcard collector/_core*.[ch] telemetry/_core*.[ch] native/*/*.[ch])
 
-.PHONY: help install examples run test test-full test-matrix lint docs dist format bench bench-large requirements clean
+.PHONY: help compile install examples run test test-full test-matrix lint docs dist format bench bench-large requirements clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -24,8 +24,15 @@ install: .venv/.run  ## make .venv with everything that the programs need
 	@echo "installing requirements into .venv (a minute, once) ..."
 	@$(PIP) install --require-hashes -r requirements/run.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
-	@test -e telemetry/_core.abi3.so -a -e collector/_core.abi3.so || echo "make: no C compiler or no Python.h: the slower pure-Python core is used; on Debian: apt-get install gcc libc6-dev python3-dev, then make clean install" >&2
+	@test -e telemetry/_core.abi3.so -a -e collector/_core.abi3.so || echo "make: no C compiler or no Python.h: the slower pure-Python core is used; on Debian: apt-get install gcc libc6-dev python3-dev, then make install" >&2
 	@touch $@
+
+# Where a compiler came later, the next `make` compiles.
+ifneq ($(shell command -v $${CC:-cc} 2>/dev/null),)
+ifeq ($(wildcard telemetry/_core.abi3.so),)
+.venv/.run: compile
+endif
+endif
 
 .venv/.examples: requirements/examples.txt .venv/.run
 	@echo "installing what the examples need ..."

@@ -24,7 +24,6 @@ NEEDED: Final = (
     "starlette",
     "uvicorn",
     "websockets",
-    "websockets",
     "zstandard",
 )
 """The modules of the extra `collector`."""

@@ -12,7 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
+CORES = ("telemetry/_core.abi3.so", "collector/_core.abi3.so")
 PACKAGES = {
     "libcurl.so.4": "libcurl4",
     "libssl.so.3": "libssl3",
@@ -37,29 +40,24 @@ def problem() -> str:
     """One line with what lacks and the command; empty when everything is there."""
     from tests import servers
 
-    wanted = {"mongod": servers.mongod_binary(), "redis-server": servers.redis_binary()}
-    if "MONGODB_URI" in os.environ:
-        del wanted["mongod"]
-    if "REDIS_URL" in os.environ:
-        del wanted["redis-server"]
-    lacking = {
-        library: name
-        for name, binary in wanted.items()
-        if binary
-        for library in missing_libraries(binary)
+    servers_of_tests = {
+        "mongod": ("MONGODB_URI", servers.mongod_binary()),
+        "redis-server": ("REDIS_URL", servers.redis_binary()),
     }
+    lacking, packages = [], set()
+    for name, (variable, binary) in servers_of_tests.items():
+        if variable in os.environ or binary is None:
+            continue
+        if libraries := missing_libraries(binary):
+            lacking.append(f"the bundled {name} lacks {', '.join(libraries)} (or set {variable})")
+            packages |= {PACKAGES.get(library, library) for library in libraries}
+    if not all((ROOT / core).exists() for core in CORES):
+        lacking.append("the native cores, which tests compare with Python, need a C compiler")
+        packages |= {"gcc", "libc6-dev", "python3-dev"}
     if not lacking:
         return ""
-    packages = " ".join(sorted({PACKAGES.get(library, library) for library in lacking}))
-    programs = ", ".join(sorted(set(lacking.values())))
-    variables = " or ".join(
-        {"mongod": "MONGODB_URI", "redis-server": "REDIS_URL"}[name]
-        for name in sorted(set(lacking.values()))
-    )
-    return (
-        f"make: the bundled {programs} lacks {', '.join(sorted(lacking))};"
-        f" on Debian: apt-get install {packages} (or set {variables} to your own), then make test"
-    )
+    fix = f"on Debian: apt-get install {' '.join(sorted(packages))}; then make test"
+    return f"make: {'; '.join(lacking)}; {fix}"
 
 
 if __name__ == "__main__":
