@@ -195,12 +195,6 @@ def test_a_module_imports_only_what_its_row_allows(module, path):
 
 
 CIRCLES = [
-    # `configure` calls what asks it for a setting or a snapshot
-    {
-        "telemetry._cli.snapshot",
-        "telemetry._config.configure",
-        "telemetry.instrumentation.loguru",
-    },
     # `state` names the pipeline's type, and the pipeline begins the health metrics that read the state
     {"telemetry._config.pipeline", "telemetry._config.state", "telemetry._export.health"},
     # a meter makes instruments, and they name their meter's type
