@@ -46,7 +46,7 @@ LEVELS: Final = {
     "fatal": logging.CRITICAL,
 }
 
-log = logging.getLogger("collector.service.service")
+log = logging.getLogger("collector.service")
 
 
 class Lines(logging.Formatter):

@@ -59,7 +59,7 @@ HELP: Final = {
 }
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
-log = logging.getLogger("collector.service.service")
+log = logging.getLogger("collector.service")
 
 
 class OwnMetrics:

@@ -22,7 +22,7 @@ LAST_S: Final = 1.0
 STORAGE, EXPORTER, QUEUE, EXTENSION, PIPELINE, RECEIVER = range(6)
 """The order in which components start; they stop in the opposite one."""
 
-log = logging.getLogger("collector.service.service")
+log = logging.getLogger("collector.service")
 
 
 class TrackedMapping(Mapping[str, Any]):

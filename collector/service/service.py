@@ -46,7 +46,7 @@ WORDS: Final = {
 }
 """How the last line of the log calls the counters."""
 
-log = logging.getLogger("collector.service.service")
+log = logging.getLogger("collector.service")
 
 
 class CannotGoBack(StartFailed):

@@ -291,7 +291,7 @@ async def test_cancelled_start_stops_what_runs(tmp_path, events):
 async def test_log_says_where_and_how_it_went(tmp_path, caplog):
     """The lines that scripts wait for, one line per place, and a report at the end."""
     yaml = FULL.replace("<Sink/one>: {}", "<Sink/one>: {fails: data}")
-    with caplog.at_level(logging.INFO, "collector.service.service"):
+    with caplog.at_level(logging.INFO, "collector.service"):
         async with service(tmp_path, yaml) as running:
             running.stats.add("otelcol_receiver_accepted_spans", 1, receiver="in", transport="grpc")
             running.stats.add("otelier_store_duplicates", 2, exporter="Kept/two")
@@ -300,7 +300,7 @@ async def test_log_says_where_and_how_it_went(tmp_path, caplog):
     lines = [
         record.getMessage().replace(f"{__name__}:", "")
         for record in caplog.records
-        if record.name == "collector.service.service"
+        if record.name == "collector.service"
     ]
     assert lines == [
         "exporters::Kept/two: memory (answered when stored)",
