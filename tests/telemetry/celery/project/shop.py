@@ -235,3 +235,10 @@ class HookFails(Task):
 @app.task(base=HookFails)
 def failing_hook():
     raise ValueError("original")
+
+
+@app.task
+def own_redis():
+    import redis
+
+    redis.Redis.from_url(app.conf.broker_url).set("own", "1")
