@@ -201,7 +201,7 @@ MODES: Final = Kind(_modes, "rule=mode pairs; modes: " + ", ".join(REDACTION_MOD
 URL: Final = Kind(_url, "a URL such as http://localhost:4318")
 PAIRS: Final = Kind(_pairs, "key=value pairs, separated by commas")
 HEADERS: Final = Kind(
-    lambda value: headers.checked(_pairs(value)), "name=value pairs, separated by commas"
+    lambda value: headers.checked(_pairs(value)), PAIRS.words
 )
 WORDS: Final = Kind(_words, "names, separated by commas")
 
