@@ -200,9 +200,7 @@ PATTERNS: Final = Kind(_redaction_patterns, "a JSON object: name -> regular expr
 MODES: Final = Kind(_modes, "rule=mode pairs; modes: " + ", ".join(REDACTION_MODES))
 URL: Final = Kind(_url, "a URL such as http://localhost:4318")
 PAIRS: Final = Kind(_pairs, "key=value pairs, separated by commas")
-HEADERS: Final = Kind(
-    lambda value: headers.checked(_pairs(value)), PAIRS.words
-)
+HEADERS: Final = Kind(lambda value: headers.checked(_pairs(value)), PAIRS.words)
 WORDS: Final = Kind(_words, "names, separated by commas")
 
 
