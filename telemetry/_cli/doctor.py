@@ -71,10 +71,10 @@ def examine(command: Sequence[str] = ()) -> dict[str, Any]:
                 endpoints[signal] = _reach(signal, settings, problems)
         processes = _processes(command, problems, expected=won)
         _bounds(settings, notes)
+        _subjects(notes)
     problems.extend(versions.mismatches())
     problems.extend(_unheard(processes, settings))
     notes.extend(versions.notes(processes, getattr(settings, "fast_path", "auto")))
-        _subjects(notes)
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -324,6 +324,8 @@ def _unheard(processes: Sequence[Mapping[str, Any]], settings: _settings.Setting
         for process in processes
         if not any("(ours)" in handler for handler in process["handlers"].get("root", ()))
     ]
+
+
 def _subjects(notes: list[str]) -> None:
     """Where pseudonyms have their key from."""
     notes.append(subject_key.describe())
