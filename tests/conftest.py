@@ -2,12 +2,16 @@
 
 import os
 import signal
+import tempfile
 import uuid
 
 import pymongo
 import pytest
 
 from tests import servers
+
+if "XDG_DATA_HOME" not in os.environ:  # no test reads or leaves anything in the user's own folder
+    os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="otelier-tests-")
 
 pytest.register_assert_rewrite("tests.contracts")
 

@@ -32,6 +32,7 @@ from telemetry._config import configure, distro, exporters
 from telemetry._config import settings as _settings
 from telemetry._export import loopback
 from telemetry._export.result import Outcome, Result
+from telemetry._redaction import subject_key
 from telemetry._spool import file
 from telemetry.instrumentation import fastapi
 
@@ -70,6 +71,7 @@ def examine(command: Sequence[str] = ()) -> dict[str, Any]:
                 endpoints[signal] = _reach(signal, settings, problems)
         processes = _processes(command, problems, expected=won)
         _bounds(settings, notes)
+        _subjects(notes)
     problems.extend(versions.mismatches())
     problems.extend(_unheard(processes, settings))
     notes.extend(versions.notes(processes, getattr(settings, "fast_path", "auto")))
@@ -322,6 +324,11 @@ def _unheard(processes: Sequence[Mapping[str, Any]], settings: _settings.Setting
         for process in processes
         if not any("(ours)" in handler for handler in process["handlers"].get("root", ()))
     ]
+
+
+def _subjects(notes: list[str]) -> None:
+    """Where pseudonyms have their key from."""
+    notes.append(subject_key.describe())
 
 
 def _bounds(settings: _settings.Settings, notes: list[str]) -> None:

@@ -171,7 +171,8 @@ def _install(settings: "_settings.Settings") -> None:
     running.attach()
     from telemetry.instrumentation import loguru, threads  # noqa: PLC0415 - as said above
 
-    loguru.install()
+    if "logs" in running.queues:
+        loguru.install(running.otel_handler, settings.log_level)
     threads.install()
     if exposed := exporters.in_the_open(settings):
         _diagnostics.say("exposed", exposed, always=True)

@@ -13,14 +13,13 @@ Settings marked `per_signal` also have a variable per signal, as OpenTelemetry d
 import itertools
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from telemetry import _diagnostics
-from telemetry._config import standard_variables
+from telemetry._config import headers, standard_variables
 from telemetry._redaction.policy import LEVELS as LEVELS_OF_REDACTION
 from telemetry._redaction.policy import MODES as REDACTION_MODES
 from telemetry._redaction.policy import Redaction
@@ -34,8 +33,6 @@ FAST_PATHS: Final = ("auto", "off")
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MOST: Final = 1000
 """More names or pairs than a setting has; what has no end ends here."""
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off")
 
@@ -123,42 +120,6 @@ def _pairs(value: Any) -> dict[str, str]:
     return result
 
 
-class PartlyUsable(ConfigError):
-    """
-    A value of several parts, some of which can be used.
-
-    Args:
-        value: those parts.
-        problems: of the others.
-    """
-
-    def __init__(self, value: Any, problems: list[str]) -> None:
-        super().__init__(problems)
-        self.value = value
-
-
-def _headers(value: Any) -> dict[str, str]:
-    """Pairs that HTTP can carry: spaces and line ends around a value go, what else cannot be sent is said."""
-    headers: dict[str, str] = {}
-    problems = []
-    for key, item in _pairs(value).items():
-        name, text = key.strip(), item.strip()
-        if not _HEADER_NAME.fullmatch(name):
-            problems.append(
-                f"{name[:60]!r} is no name of a header; use letters, digits and dashes, or leave it out"
-            )
-        elif not _HEADER_VALUE.fullmatch(text):
-            problems.append(
-                f"the value of header {name!r} has characters that HTTP cannot carry (control"
-                " characters, or text beyond Latin-1); encode it, for example as base64, or leave it out"
-            )
-        else:
-            headers[name] = text
-    if problems:
-        raise PartlyUsable(headers or None, problems)
-    return headers
-
-
 def _words(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else itertools.islice(value, MOST)
     return tuple(_text(part) for part in parts if _text(part))
@@ -239,7 +200,7 @@ PATTERNS: Final = Kind(_redaction_patterns, "a JSON object: name -> regular expr
 MODES: Final = Kind(_modes, "rule=mode pairs; modes: " + ", ".join(REDACTION_MODES))
 URL: Final = Kind(_url, "a URL such as http://localhost:4318")
 PAIRS: Final = Kind(_pairs, "key=value pairs, separated by commas")
-HEADERS: Final = Kind(_headers, "name=value pairs, separated by commas")
+HEADERS: Final = Kind(lambda value: headers.checked(_pairs(value)), PAIRS.words)
 WORDS: Final = Kind(_words, "names, separated by commas")
 
 
@@ -570,12 +531,9 @@ def read(
         """Read one value; None, and a problem noted, if it is no good."""
         try:
             return table["kind"].read(given)
-        except PartlyUsable as error:
-            problems.extend(f"{where}: {text}" for text in error.problems)
-            return error.value
         except ConfigError as error:
             problems.extend(f"{where}: {text}" for text in error.problems)
-            return None
+            return getattr(error, "value", None)
         except Exception:
             shown = "[REDACTED]" if table["secret"] else _shown(given)
             fix = table["kind"].words

@@ -19,3 +19,8 @@ def already_recorded(thing: object) -> bool:
     except Exception:
         return False  # an exception without room for a mark is recorded each time
     return before is True
+
+
+def is_recorded(thing: object) -> bool:
+    """Whether it was recorded in full before."""
+    return getattr(thing, _MARK, False) is True

@@ -11,14 +11,14 @@ been recorded in full, its line is stored without it.
 import logging
 from typing import Final
 
+from telemetry._context import recorded
+
 ACCESS: Final = frozenset(
     ("uvicorn.access", "gunicorn.access", "hypercorn.access", "granian.access", "django.server")
 )
 WERKZEUG: Final = ("werkzeug", '"%s" %s %s')
 """The logger of Flask's development server, and how its access lines end."""
 ERRORS: Final = frozenset(("uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian"))
-RECORDED: Final = "_otelier_told"
-"""Where an exception is marked that has been recorded in full."""
 
 
 class _Served:
@@ -54,4 +54,4 @@ def repeats_exception(record: logging.LogRecord) -> bool:
         return False
     info = record.exc_info
     error = info[1] if isinstance(info, tuple) and len(info) > 1 else None
-    return error is not None and getattr(error, RECORDED, False) is True
+    return error is not None and recorded.is_recorded(error)

@@ -126,9 +126,9 @@ class LogContext(Decorator["LogContext"]):
         self._metrics[_values.text(name, _values.ID_TEXT)] = value
 
     def __enter__(self) -> Self:
-        self._begun = time.perf_counter()
         self._current = self._span.__enter__()
         self._ids.__enter__()
+        self._begun = time.perf_counter()  # last: what we do here is not the application's time
         return self
 
     def _end(self, error: BaseException | None) -> None:

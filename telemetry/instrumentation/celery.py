@@ -27,6 +27,7 @@ from telemetry._config import settings as _settings
 from telemetry.attributes import SERVICE_NAME
 from telemetry.instrumentation._celery import (
     attempt,
+    chatter,
     contrib,
     import_hooks,
     lifecycle,
@@ -141,6 +142,16 @@ def _wrap_request(module: Any) -> None:
     publish.wrap(module.Request, "on_failure", main_process.wrap_request)
 
 
+def _wrap_backends(module: Any) -> None:
+    for name in chatter.STORING:
+        publish.wrap(module.Backend, name, chatter.quiet)
+
+
+def _unwrap_backends(module: Any) -> None:
+    for name in chatter.STORING:
+        publish.unwrap(module.Backend, name)
+
+
 def _wrap_strategy(module: Any) -> None:
     publish.wrap(module, "create_request_cls", main_process.wrap_requests)
 
@@ -149,6 +160,7 @@ _HOOKS: Final[tuple[tuple[str, Callable[[Any], None]], ...]] = (
     ("celery.signals", _connect),
     ("celery.app.base", publish.wrap_app),
     ("celery.app.log", logs.wrap_set_up),
+    ("celery.backends.base", _wrap_backends),
     ("celery.beat", publish.wrap_beat),
     ("celery.worker.request", _wrap_request),
     ("celery.worker.strategy", _wrap_strategy),
@@ -158,6 +170,7 @@ _UNDO: Final[tuple[tuple[str, Callable[[Any], None]], ...]] = (
     ("celery.signals", _disconnect),
     ("celery.app.base", lambda module: publish.unwrap(module.Celery, "send_task")),
     ("celery.app.log", logs.unwrap_set_up),
+    ("celery.backends.base", _unwrap_backends),
     ("celery.beat", lambda module: publish.unwrap(module.Scheduler, "apply_async")),
     ("celery.worker.request", lambda module: publish.unwrap(module.Request, "on_failure")),
     ("celery.worker.strategy", lambda module: publish.unwrap(module, "create_request_cls")),

@@ -16,7 +16,6 @@ import threading
 from typing import Any, Final
 
 from telemetry import _diagnostics, _values
-from telemetry._config import state
 from telemetry._logs import as_logged, logger, root
 
 __all__ = ["install"]
@@ -34,44 +33,50 @@ class _Last(threading.local):
 _last = _Last()
 
 
-def install() -> None:
-    """Add the sink now, if loguru is there, or when it has been imported."""
+def install(handler: logging.Handler, level: str) -> None:
+    """
+    Add the sink now, if loguru is there, or when it has been imported.
+
+    Args:
+        handler: for OpenTelemetry.
+        level: from which on messages are sent.
+    """
     import wrapt  # noqa: PLC0415 - a dependency of opentelemetry-instrumentation, needed here only
 
-    wrapt.register_post_import_hook(_guarded_add, "loguru")
+    wrapt.register_post_import_hook(
+        functools.partial(_guarded_add, handler=handler, level=level), "loguru"
+    )
 
 
-def _guarded_add(module: Any) -> None:
+def _guarded_add(module: Any, handler: logging.Handler, level: str) -> None:
     try:
-        _add(module)
+        _add(module, functools.partial(_write, handler), level)
     except Exception as error:
         text = f"loguru is not observed: {_values.text(error)}"
         _diagnostics.say("loguru", text, level="error")
 
 
-def _add(module: Any) -> None:
-    pipeline = state.pipeline()
+def _add(module: Any, write: Any, level: str) -> None:
     kind = type(module.logger)
-    if pipeline is None or hasattr(kind.remove, _WRAPPED):
+    if hasattr(kind.remove, _WRAPPED):
         return
-    level = pipeline.settings.log_level
     remove = kind.remove
-    number = [_sink(module.logger, level)]
+    number = [_sink(module.logger, write, level)]
     root.leave_out(_is_repeated)
 
     @functools.wraps(remove)
     def removing(self: Any, handler_id: Any = None) -> None:
         remove(self, handler_id)
         if handler_id is None or handler_id == number[0]:
-            number[0] = _sink(self, level)
+            number[0] = _sink(self, write, level)
 
     setattr(removing, _WRAPPED, remove)
     kind.remove = removing
 
 
-def _sink(log: Any, level: str) -> int:
+def _sink(log: Any, write: Any, level: str) -> int:
     added: int = log.add(
-        _write, level=level, format=_nothing, catch=True, backtrace=False, diagnose=False
+        write, level=level, format=_nothing, catch=True, backtrace=False, diagnose=False
     )
     return added
 
@@ -81,12 +86,9 @@ def _nothing(_: Any) -> str:
     return ""
 
 
-def _write(message: Any) -> None:
+def _write(handler: logging.Handler, message: Any) -> None:
     """Send one message."""
     record = message.record
-    pipeline = state.pipeline()
-    if pipeline is None or "logs" not in pipeline.queues:
-        return
     _last.extra = record[EXTRA]
     text = record["message"]
     if root.is_handling(text):
@@ -106,7 +108,7 @@ def _write(message: Any) -> None:
     made.created = record["time"].timestamp()
     made.levelname = level.name
     logger.add(made, record[EXTRA])
-    pipeline.otel_handler.handle(as_logged.read(made))
+    handler.handle(as_logged.read(made))
 
 
 def _is_repeated(record: logging.LogRecord) -> bool:

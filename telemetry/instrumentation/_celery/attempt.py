@@ -168,8 +168,12 @@ class Attempt:
         event, body, severity = _ENDS[outcome]
         if self.expected:
             severity = events.WARN
+        if outcome == "FAILURE":
+            attempts.ended(self.message.id)
         recorded = self.error is None or outcome == "RETRY" or already_recorded(self.error)
         self._record(event, body, outcome, severity, None if recorded else self.error)
+        # What is under way here goes on to the main process, and its mark with it.
+        already_recorded(sys.exc_info()[1])
 
     def _mark(self, *, error_type: str | None, failed: bool) -> None:
         """Put on the span what is known at the end."""
@@ -231,6 +235,7 @@ def begin(task: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> N
     root.ensure()
     logs.ensure()
     attempt = Attempt(task, args, kwargs)
+    attempts.forget(attempt.message.id)
     attempts.begin(task, attempt)  # first, so that postrun resets what a failure here leaves
     attempt.begin()
 

@@ -26,7 +26,15 @@ from typing import Any, Final
 from telemetry import _diagnostics
 from telemetry._config import configure
 from telemetry._logs import root
-from telemetry.instrumentation._celery import broker, logs, main_process, message, metrics, publish
+from telemetry.instrumentation._celery import (
+    broker,
+    chatter,
+    logs,
+    main_process,
+    message,
+    metrics,
+    publish,
+)
 from telemetry.instrumentation._celery.options import guarded
 
 FLUSH_S: Final = 1.0
@@ -51,6 +59,7 @@ def worker_init(uninstrument: Callable[[], None]) -> Callable[..., None]:
             _refuse(name, uninstrument)
             return
         message.pool = name
+        chatter.worker_begins()
 
     return receive
 

@@ -21,7 +21,7 @@ from opentelemetry.context import attach, detach
 
 from telemetry import attributes as names
 from telemetry._context import scope as context
-from telemetry._context.recorded import already_recorded
+from telemetry._context.recorded import already_recorded, is_recorded
 from telemetry._traces import span
 from telemetry.instrumentation._celery import (
     broker,
@@ -88,6 +88,11 @@ def failed(sender: Any = None, task_id: Any = None, exception: Any = None, **_: 
         return
     if type(exception).__name__ == "Reject":
         return  # the process that ran the task has recorded it
+    if is_recorded(exception) or state.has_ended(task_id) or _left_an_attempt(exception):
+        # The same: what is no Exception, or comes from a hook such as `on_failure`, leaves the attempt
+        # after its end, and goes on to the main process. The mark travels with the exception.
+        state.recorded(exception)
+        return
     request = _held.get(task_id)
     if request is not None:
         _end(request, exception)
@@ -95,6 +100,17 @@ def failed(sender: Any = None, task_id: Any = None, exception: Any = None, **_: 
     own = sender.request
     if getattr(own, "id", None) == task_id:
         _end_of(celery_message.read(vars(own), sender.app), own.kwargs, exception, None)
+
+
+def _left_an_attempt(error: Any) -> bool:
+    """Whether an exception has come out of an attempt in a child that lives, and that records it."""
+    if (
+        isinstance(error, (SystemExit, KeyboardInterrupt))
+        or type(error).__name__ == "InvalidTaskError"
+    ):
+        return False
+    remote = getattr(error, "__cause__", None)  # as billiard gives it on
+    return type(remote).__name__ == "RemoteTraceback" and "in trace_task" in str(remote)
 
 
 def _end(request: Any, error: BaseException, *, requeued: bool = False) -> None:
@@ -266,6 +282,7 @@ def wrap_requests(original: Any) -> Any:
 
         @functools.wraps(succeed)
         def on_success(self: Any, outcome: Any, **more: Any) -> Any:
+            _before_success(self, outcome)
             result = succeed(self, outcome, **more)
             _after_success(self, outcome)
             return result
@@ -274,6 +291,18 @@ def wrap_requests(original: Any) -> Any:
         return made
 
     return create_request_cls
+
+
+@guarded("returned failure")
+def _before_success(request: Any, outcome: Any) -> None:
+    """A failure that a living child returns has been recorded there, if its attempt ever began."""
+    if not outcome[0]:
+        return
+    error = outcome[1].exception
+    error = getattr(error, "exc", error)
+    if type(error).__name__ != "InvalidTaskError":
+        already_recorded(request)
+        state.recorded(error)
 
 
 @guarded("skipped task")

@@ -18,7 +18,7 @@ from opentelemetry import trace
 from telemetry import _values
 from telemetry import attributes as names
 from telemetry._traces import span as spans
-from telemetry.instrumentation._celery import message
+from telemetry.instrumentation._celery import chatter, message
 from telemetry.instrumentation._celery.options import guarded
 
 WRAPPED: Final = "_otelier_wrapped"
@@ -131,7 +131,9 @@ def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     setattr(owner, name, wrapper)
 
 
-def _send_task(original: Any) -> Any:
+def _send_task(inner: Any) -> Any:
+    original = chatter.quiet(inner)
+
     def send_task(self: Any, *args: Any, **kwargs: Any) -> Any:
         token = _app.set(self)
         try:

@@ -6,12 +6,15 @@ the log filter. The attempt hangs on the request that Celery pushes for it, so t
 behind and two runs of one task id are not mixed up.
 """
 
+from collections import deque
 from typing import Any, Final, Protocol
 
 from telemetry.instrumentation._celery.message import Message
 
 _KEY: Final = "_otelier_attempt"
 _last: list[object] = [None]
+_failed: deque[str] = deque(maxlen=64)
+"""The last tasks whose failure an attempt has recorded in this process."""
 
 
 class Running(Protocol):
@@ -39,6 +42,22 @@ def begin(task: Any, attempt: Running) -> None:
 def end(task: Any) -> None:
     """The attempt is over."""
     vars(task.request).pop(_KEY, None)
+
+
+def ended(task_id: str) -> None:
+    """An attempt of this task has recorded its failure here."""
+    _failed.append(task_id)
+
+
+def forget(task_id: str) -> None:
+    """Another attempt of this task begins here."""
+    while task_id in _failed:
+        _failed.remove(task_id)
+
+
+def has_ended(task_id: object) -> bool:
+    """Whether the failure of this task's last attempt was recorded by the attempt itself, here."""
+    return task_id in _failed
 
 
 def recorded(error: BaseException) -> None:

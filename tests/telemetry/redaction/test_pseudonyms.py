@@ -25,10 +25,40 @@ def test_a_pseudonym_is_the_same_for_the_same_subject():
 
 
 @pytest.mark.parametrize("key", ["", "secret"])
-def test_the_key_decides(run, key):
-    """R7: with a key all processes agree, and without one nobody can guess by hashing a list."""
+def test_ids_outlast_the_process(run, tmp_path, key):
+    """R7: ids match after a restart, with a key of the variable or a kept one; no list can be hashed."""
     code = f"from telemetry.ml import pseudonym; print(pseudonym({WALLET!r}))"
-    first, second = (run(code, TELEMETRY_SUBJECT_KEY=key).stdout for _ in range(2))
-    assert (first == second) is bool(key)
+    kept = tmp_path / "data" / "otelier" / "subject.key"
+    first, second = (
+        run(code, TELEMETRY_SUBJECT_KEY=key, XDG_DATA_HOME=str(tmp_path / "data")).stdout
+        for _ in range(2)
+    )
+    assert first == second
     plain = hashlib.blake2b(WALLET.lower().encode(), digest_size=12).hexdigest()
-    assert plain not in (first.strip(), second.strip())
+    assert first.strip() != plain
+    assert kept.exists() is not bool(key)
+    if kept.exists():
+        assert kept.stat().st_mode & 0o777 == 0o600
+        other = run(code, XDG_DATA_HOME=str(tmp_path / "other")).stdout
+        assert other != first
+
+
+def test_a_key_that_others_could_read_is_not_used(run, tmp_path):
+    """A kept key with loose permissions, a link, or a damaged one: a random key, and one line says why."""
+    kept = tmp_path / "otelier" / "subject.key"
+    kept.parent.mkdir()
+    code = f"from telemetry.ml import pseudonym; print(pseudonym({WALLET!r}))"
+    target = tmp_path / "target"
+    target.write_text("00" * 32)
+    target.chmod(0o600)
+    for spoil in ("mode", "link", "damage"):
+        kept.unlink(missing_ok=True)
+        if spoil == "link":
+            kept.symlink_to(target)
+        else:
+            kept.write_text("00" * 32 if spoil == "mode" else "zz")
+            kept.chmod(0o644 if spoil == "mode" else 0o600)
+        done = [run(code, XDG_DATA_HOME=str(tmp_path)) for _ in range(2)]
+        assert done[0].stdout != done[1].stdout
+        assert [run.stderr.count("hashed ids of subjects") for run in done] == [1, 1]
+    assert target.read_text() == "00" * 32

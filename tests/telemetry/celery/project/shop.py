@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
 from opentelemetry import trace
@@ -209,3 +209,36 @@ def burn():
     while time.thread_time() - begin < 0.05:
         pass
     KEPT.append(data)
+
+
+class Stop(BaseException):
+    """No Exception: a library's way to leave a program."""
+
+
+@app.task
+def stopped(kind):
+    import asyncio
+
+    raise {
+        "cancelled": asyncio.CancelledError(),
+        "generator": GeneratorExit("g"),
+        "own": Stop("stop"),
+        "group": BaseExceptionGroup("b", [asyncio.CancelledError(), KeyError("k")]),
+    }[kind]
+
+
+class HookFails(Task):
+    def on_failure(self, *args):
+        raise RuntimeError("hook")
+
+
+@app.task(base=HookFails)
+def failing_hook():
+    raise ValueError("original")
+
+
+@app.task
+def own_redis():
+    import redis
+
+    redis.Redis.from_url(app.conf.broker_url).set("own", "1")
