@@ -19,6 +19,7 @@ in wal/segments.py, cursors in wal/cursors.py, when it is full in wal/budget.py.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
@@ -154,11 +155,7 @@ class FileStorage:
             self._host.stats.add(
                 "otelier_wal_torn_bytes", log.damage.torn_bytes, storage=self._host.id
             )
-        if log.damage.places:
-            self._host.log.error(
-                "%s: %d damaged files were put aside as *.bad; requests in them are not delivered",
-                self.folder, len(log.damage.places),
-            )  # fmt: skip
+        self._show_losses()
         return self
 
     def _start(self) -> None:
@@ -175,6 +172,7 @@ class FileStorage:
     async def __aexit__(self, *exc: object) -> None:
         """Write what waits, save the cursors, let go of the folder."""
         self._open = False
+        self._host.health.problems.pop(self._host.id, None)
         self._host.stats.unwatch(self._publish)
         if self._checking is not None:
             self._checking.cancel()
@@ -184,6 +182,8 @@ class FileStorage:
             await self.checkpoint()
         except OSError as error:
             self._host.log.warning("cannot save cursors in %s: %s", self.folder, error)
+        with contextlib.suppress(OSError):  # the disk is full: the next start knows less
+            await self._writer.job(self._cursors.note_end)
         await self._writer.job(self._log.close)
         self._writer.stop()
 
@@ -279,6 +279,9 @@ class FileStorage:
             await asyncio.sleep(CHECK_S)
             if not await self._cursors.try_checkpoint():
                 self._count("otelier_wal_cursor_save_failed")
+            if self._cursors.losses.found:
+                await self._writer.job(self._cursors.losses.look_again)
+            self._show_losses()
             self._publish()
 
     def _publish(self) -> None:
@@ -305,6 +308,16 @@ class FileStorage:
                     self.folder, reader.missing,
                 )  # fmt: skip
                 reader.bad_parts = reader.missing = 0
+
+    def _show_losses(self) -> None:
+        """Say in the health of the collector what has been lost and nobody has seen yet."""
+        found = [text for text, _ in self._cursors.losses.found.values()]
+        problems = self._host.health.problems
+        if found:
+            problems[self._host.id] = found
+        else:
+            problems.pop(self._host.id, None)
+        self._host.stats.set("otelier_wal_unseen_losses", len(found), storage=self._host.id)
 
     def _count(self, name: str, amount: int = 1, **attributes: str) -> None:
         self._host.stats.add(name, amount, storage=self._host.id, **attributes)
