@@ -28,6 +28,7 @@ from collector.errors import (
     WrongMethod,
     answer,
 )
+from collector.http.descriptors import share
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import Encoding, response, status
@@ -454,11 +455,12 @@ class Server:
         )
         settings.load()
         loop = asyncio.get_running_loop()
+        most = share(self.admission.limits.max_connections)
 
         def connect() -> Connection:
             made = Connection(settings, self._state, {}, loop)
             made.head_timeout_s = self.config.read_header_timeout
-            made.most = self.admission.limits.max_connections
+            made.most = most
             return made
 
         self._listeners = listeners
