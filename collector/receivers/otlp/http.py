@@ -78,8 +78,16 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Listen beyond loopback without token or mTLS: every client that reaches the port can send."""
     max_request_body_size: int = 20 << 20
     """Largest body in bytes, as it comes and when it is decompressed; more is answered 413."""
-    compression_algorithms: tuple[str, ...] = ("", "gzip", "zstd", "zlib", "deflate")
-    """Content encodings to take: gzip, zstd, zlib, deflate. An empty list takes plain bodies only."""
+    compression_algorithms: tuple[str, ...] = (
+        "",
+        "gzip",
+        "zstd",
+        "zlib",
+        "deflate",
+        "snappy",
+        "x-snappy-framed",
+    )
+    """Content encodings to take: gzip, zstd, zlib, deflate, snappy, x-snappy-framed. An empty list takes plain bodies only."""
     read_header_timeout: Duration = Duration(10)
     """How long the head of a request may take; then the connection is closed."""
     read_timeout: Duration = Duration(60)
@@ -103,7 +111,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.max_request_body_size <= 0:
             problems.append("max_request_body_size must be greater than zero")
         problems += [
-            f'compression_algorithms: "{name}" is not supported, use gzip, zstd, zlib or deflate'
+            f'compression_algorithms: "{name}" is not supported, use gzip, zstd, zlib, deflate, snappy or x-snappy-framed'
             for name in self.compression_algorithms
             if name not in ENCODINGS
         ]
