@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from collector.model import Host
 from collector.wal.files import Files
 
 NAME: Final = "losses.json"
@@ -86,6 +87,15 @@ class Losses:
             return False
         self.found[name] = (text, time.time())
         return True
+
+    def show(self, host: Host) -> None:
+        """Say in the health of the collector what has been lost and nobody has seen yet."""
+        found = [text for text, _ in self.found.values()]
+        if found:
+            host.health.problems[host.id] = found
+        else:
+            host.health.problems.pop(host.id, None)
+        host.stats.set("otelier_wal_unseen_losses", len(found), storage=host.id)
 
     def acknowledge(self) -> list[str]:
         """An operator has seen them; what they are."""

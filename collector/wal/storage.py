@@ -69,6 +69,7 @@ class FileStorage:
     ) -> None:
         self.config = config
         self.folder = Path(config.directory)
+        self.state_folder = self.folder  # where receivers remember what outlives a kill
         self.files = files or Files()
         self._host = host
         self._now = now
@@ -118,11 +119,6 @@ class FileStorage:
             else "no fsync: a power cut loses what was answered"
         )
 
-    @property
-    def state_folder(self) -> Path:
-        """Where receivers remember what must outlive a kill (decision 13)."""
-        return self.folder
-
     # --- life cycle ---
 
     async def __aenter__(self) -> Self:
@@ -155,7 +151,7 @@ class FileStorage:
             self._host.stats.add(
                 "otelier_wal_torn_bytes", log.damage.torn_bytes, storage=self._host.id
             )
-        self._show_losses()
+        self._cursors.losses.show(self._host)
         return self
 
     def _start(self) -> None:
@@ -281,7 +277,7 @@ class FileStorage:
                 self._count("otelier_wal_cursor_save_failed")
             if self._cursors.losses.found:
                 await self._writer.job(self._cursors.losses.look_again)
-            self._show_losses()
+            self._cursors.losses.show(self._host)
             self._publish()
 
     def _publish(self) -> None:
@@ -308,16 +304,6 @@ class FileStorage:
                     self.folder, reader.missing,
                 )  # fmt: skip
                 reader.bad_parts = reader.missing = 0
-
-    def _show_losses(self) -> None:
-        """Say in the health of the collector what has been lost and nobody has seen yet."""
-        found = [text for text, _ in self._cursors.losses.found.values()]
-        problems = self._host.health.problems
-        if found:
-            problems[self._host.id] = found
-        else:
-            problems.pop(self._host.id, None)
-        self._host.stats.set("otelier_wal_unseen_losses", len(found), storage=self._host.id)
 
     def _count(self, name: str, amount: int = 1, **attributes: str) -> None:
         self._host.stats.add(name, amount, storage=self._host.id, **attributes)

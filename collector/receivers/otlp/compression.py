@@ -27,6 +27,8 @@ WINDOW: Final = 8 << 20
 
 GZIP: Final = 31
 ZLIB: Final = 15
+DECODED: Final = ("gzip", "zstd", "zlib", "deflate", "snappy", "x-snappy-framed")
+"""The content encodings that can be undone."""
 SNAPPY: Final = frozenset({"snappy", "x-snappy-framed"})
 SNAPPY_MAGIC: Final = b"\xff\x06\x00\x00sNaPpY"
 SNAPPY_CHUNK: Final = 64 << 10

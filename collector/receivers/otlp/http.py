@@ -34,6 +34,7 @@ from collector.model import Duration, Signal
 from collector.otlp import Encoding, response, status
 from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_of, sender_of
 from collector.receivers.otlp.auth import Access, Auth, exposed
+from collector.receivers.otlp.compression import DECODED
 from collector.receivers.otlp.cors import Cors
 from collector.receivers.otlp.http_connection import Connection
 from collector.receivers.otlp.resends import Try
@@ -78,15 +79,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Listen beyond loopback without token or mTLS: every client that reaches the port can send."""
     max_request_body_size: int = 20 << 20
     """Largest body in bytes, as it comes and when it is decompressed; more is answered 413."""
-    compression_algorithms: tuple[str, ...] = (
-        "",
-        "gzip",
-        "zstd",
-        "zlib",
-        "deflate",
-        "snappy",
-        "x-snappy-framed",
-    )
+    compression_algorithms: tuple[str, ...] = ("", *DECODED)
     """Content encodings to take: gzip, zstd, zlib, deflate, snappy, x-snappy-framed. An empty list takes plain bodies only."""
     read_header_timeout: Duration = Duration(10)
     """How long the head of a request may take; then the connection is closed."""
