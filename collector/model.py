@@ -140,6 +140,8 @@ class Health:
 
     state: str = "starting"  # starting, ready, stopping
     since_unix_s: float = 0.0
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    """What an operator must see though data is taken, by component; none while all is well."""
 
 
 ReloadConfig = Callable[[], Awaitable[str]]

@@ -55,9 +55,19 @@ def init(
 
     async def run() -> Any:
         async with opened as mongodb:
-            return await mongodb.init(dry_run=dry_run)
+            before = await mongodb.init(dry_run=True)
+            return before, before if dry_run else await mongodb.init()
 
-    found = asyncio.run(run())
+    before, found = asyncio.run(run())
+    made = [each.what for each in before if each not in found]
+    if made:
+        counts = {
+            noun: sum(what.startswith(f"the {noun}") for what in made)
+            for noun in ("collection", "index", "view")
+        }
+        counts["other change"] = len(made) - sum(counts.values())
+        shown = [f"{number} x {noun}" for noun, number in counts.items() if number]
+        click.echo(f"{opened.describe()}: made {', '.join(shown)}.", err=True)
     for difference in found:
         if as_json:
             write(f"{dumps(difference).decode()}\n")

@@ -29,6 +29,7 @@ from collector.stats import Stats
 from collector.wal.cursor import Cursor, file_name, limits, load_cursors
 from collector.wal.files import Files
 from collector.wal.format import SEGMENT_HEADER, Bad, Record, walk
+from collector.wal.losses import Losses
 from collector.wal.segments import Log
 from collector.wal.storage import FileStorage
 
@@ -138,6 +139,10 @@ def ls(*, folder: Path, as_json: bool) -> None:
     click.echo(f"{folder}: {len(log.segments)} files, {log.bytes} bytes")
     if aside:
         click.echo(f"damaged, kept aside: {', '.join(aside)}")
+    losses = Losses(Files(), folder)
+    losses.load()
+    for text, _ in losses.found.values():
+        click.echo(f"lost: {text}")
 
 
 def _waiting(log: Log, cursor: Cursor) -> Iterator[Record]:
@@ -229,6 +234,18 @@ async def _replay(folder: Path, exporter: str) -> int:
     return len(letters)
 
 
+@queue.command("acknowledge")
+@folder_options
+def acknowledge(*, folder: Path) -> None:
+    """Say that you have seen what the queue has lost: the health of the collector is well again."""
+    losses = Losses(Files(), folder)
+    losses.load()
+    for text in losses.acknowledge() if losses.found else ():
+        click.echo(text)
+    if not losses.acknowledged:
+        click.echo("Nothing was lost.", err=True)
+
+
 @queue.command("drop")
 @click.argument("exporter")
 @click.option("--dead-letters", is_flag=True, help="Delete its dead letters, keep its cursor.")
@@ -250,6 +267,10 @@ def drop(*, folder: Path, exporter: str, dead_letters: bool, yes: bool) -> None:
     try:
         if not yes:
             click.confirm(f'Give up {what} for "{exporter}"?', abort=True)
+        if not dead_letters:
+            losses = Losses(files, folder)
+            losses.load()
+            losses.know(name for name in cursors if name != exporter)
         files.unlink(path)
         files.sync_folder(path.parent)
     finally:

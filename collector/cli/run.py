@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -30,8 +30,10 @@ from collector.cli.options import config_options, load_config
 from collector.config import Config, durations
 from collector.documents import schema
 from collector.errors import CollectorError, ConfigError
+from collector.http.descriptors import raise_limit
 from collector.model import Duration
 from collector.service.service import Service
+from collector.stats import QuietLog
 
 STUCK_S: Final = 3.0
 """How long closing may take behind the shutdown timeout before the process is ended."""
@@ -99,6 +101,8 @@ async def serve(
         StartFailed: a component cannot start.
     """
     loop = asyncio.get_running_loop()
+    quiet_accepts(loop, log)
+    raise_limit()
     running = asyncio.current_task()
     service = Service(config, shutdown_timeout_s, read=read, taken=set_level, show=True)
     stop = asyncio.Event()
@@ -138,6 +142,24 @@ async def serve(
             raise
         log.info("stopped before everything was ready")
     return 1 if service.late or service.broken.is_set() else 0
+
+
+def quiet_accepts(loop: asyncio.AbstractEventLoop, log: logging.Logger) -> None:
+    """Say once a minute that nothing can be accepted, instead of a traceback for each attempt."""
+    quiet = QuietLog(log)
+
+    def handle(running: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and "accept" in str(context.get("message", "")):
+            quiet.warning(
+                "no connection can be accepted: %s; raise the limit of open files (ulimit -n)",
+                error.strerror,
+                subject="accept",
+            )
+            return
+        running.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
 
 
 async def first_of(*events: asyncio.Event) -> None:

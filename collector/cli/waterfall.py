@@ -152,7 +152,7 @@ class _Block:
 
     def _span(self, row: Row, tree: str, below: str, *, inherited: bool) -> Iterator[str]:
         style, span = self._style, row.span
-        failed = span["status"] == "ERROR"
+        failed = span["status"] == "ERROR" or "error.type" in span.get("attributes", {})
         parts: list[tuple[str, dict[str, Any]]] = (
             [] if inherited else [(clip(span["service"]), {"fg": "cyan"})]
         )

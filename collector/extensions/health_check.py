@@ -134,9 +134,12 @@ class HealthCheck:
         text = self._body.healthy if ready else self._body.unhealthy
         if text:
             return status, PLAIN, text.encode()
+        problems = [text for texts in self.health.problems.values() for text in texts]
         since = datetime.fromtimestamp(self.health.since_unix_s, UTC).isoformat()
+        word = "available" if ready and not problems else "degraded" if ready else "not available"
         answer = {
-            "status": "Server available" if ready else "Server not available",
+            "status": f"Server {word}",
+            **({"problems": problems} if problems else {}),
             "upSince": since.replace("+00:00", "Z") if ready else NEVER,
             "uptime": go_duration(time.time() - self.health.since_unix_s) if ready else "",
         }

@@ -21,6 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_LIMIT: Final = 64 << 10
 HEADERS_LIMIT: Final = 200
 CONNECTIONS: Final = 1_000
+READ_SIZE: Final = 64 << 10
+"""Bytes that are taken from a socket at once, and so wait unparsed at most, for each connection."""
+EMPTY_LINE: Final = b"\r\n\r\n"
 LINGER_S: Final = 2.0
 """How long a body may still arrive that has been answered already."""
 # In no hierarchy on purpose: uvicorn writes a line for each bad request.
@@ -57,10 +60,18 @@ class Connection(HttpToolsProtocol):
         self.quiet_since = 0.0
         self.deadline: asyncio.TimerHandle | None = None
         self.refusal = (400, "this is no HTTP request")
+        self.unparsed = b""
+        self.parsed = 0
+        self.tail = b""
+        """The last three bytes that were parsed: an empty line may begin in them."""
+        self.body_to_come: int | None = None
+        self.held = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn
         """Start the clock of the first head; when there are too many, one has to go."""
         super().connection_made(transport)
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ_SIZE
         self.quiet_since = self.loop.time()
         if len(self.connections) > self.most and not self.make_room():
             self.refusal = (503, f"{self.most} connections are open already")
@@ -93,9 +104,59 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Take bytes; they are parsed as far as one request at a time goes."""
+        self.unparsed = self.unparsed[self.parsed :] + data
+        self.parsed = 0
+        self.parse()
+
+    def parse(self) -> None:
+        """
+        Feed the parser up to the end of a request, and no further until that is answered.
+
+        Each request that is parsed takes some KiB, and a client that never reads an answer can send
+        thousands in one packet; what is not parsed is not read from the socket either.
+        """
+        while self.parsed < len(self.unparsed) and not self.refused:
+            if self.transport.is_closing():
+                return
+            if self.body_left is None and self.is_answering():
+                self.held = True
+                self.flow.pause_reading()
+                return
+            self.feed(self.piece())
+        self.unparsed, self.parsed = b"", 0
+        if self.held and not self.refused:
+            self.held = False
+            self.flow.resume_reading()
+
+    def is_answering(self) -> bool:
+        """Whether a request is complete and its answer is not out."""
+        return self.reading_head and self.cycle is not None and not self.cycle.response_complete
+
+    def piece(self) -> bytes:
+        """
+        The next bytes for the parser; a request that ends in them ends where they do.
+
+        A body of a known length ends with it. Heads and chunked bodies end in an empty line; one
+        inside of a body makes the piece shorter, and nothing else.
+        """
+        start = self.parsed
+        if self.body_left is not None:
+            stop = len(self.unparsed)
+        elif not self.reading_head and self.body_to_come:
+            stop = min(len(self.unparsed), start + self.body_to_come)
+            self.body_to_come -= stop - start
+        else:
+            seen = self.tail + self.unparsed[start:]
+            found = seen.find(EMPTY_LINE)
+            stop = len(self.unparsed) if found < 0 else start + found + 4 - len(self.tail)
+        made = self.unparsed[start:stop]
+        self.parsed = stop
+        self.tail = (self.tail + made)[-3:]
+        return made
+
+    def feed(self, data: bytes) -> None:
         """Feed the parser; a head may not be endless."""
-        if self.refused:
-            return
         if self.reading_head and self.deadline is None:
             self.start_clock(self.head_timeout_s)
         if self.body_left is not None:
@@ -106,10 +167,12 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :] + self.unparsed[self.parsed :]
+            self.parsed = len(self.unparsed)
             if self.becomes_websocket:
                 self.handle_websocket_upgrade()
                 return
-            self.ignore_upgrade(data[upgrade.args[0] :])
+            self.ignore_upgrade(rest)
             return
         except httptools.HttpParserError:
             self.send_400_response("")
@@ -150,6 +213,9 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._should_upgrade():
             self.becomes_websocket = True  # uvicorn has made no request of it
             return
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        self.body_to_come = None if chunked else int(lengths[0]) if lengths else 0
         # uvicorn would close right after the answer, also when the body is still coming; we close
         # when both are done.
         self.close_after = not self.cycle.keep_alive
@@ -182,6 +248,8 @@ class Connection(HttpToolsProtocol):
         else:
             self.quiet_since = self.loop.time()
             self.start_clock(self.timeout_keep_alive)
+            if self.unparsed:
+                self.loop.call_soon(self.parse)
 
     def ignore_upgrade(self, rest: bytes) -> None:
         """

@@ -274,7 +274,7 @@ def assemble(
     elif last["event"] == names.CELERY_STARTED:
         age_s = (now_unix_nano - event_time(Signal.LOGS, last)) / 1e9
         state = LOST if age_s > lost_after_s else "STARTED"
-    exception = last.get("exception", {}).get("type", "")
+    exception = last.get("exception", {})
     started = last["event"] == names.CELERY_STARTED
     return Task(
         id=task_id,
@@ -289,8 +289,8 @@ def assemble(
         wait_ms=next(filter(None, (_wait_ms(event) for event in (last, *reversed(starts)))), None),
         queue=_text(last, names.MESSAGING_DESTINATION),
         worker=_text(last, names.CELERY_WORKER_HOSTNAME),
-        error_type=_text(last, names.ERROR_TYPE) or exception,
-        reason=_text(last, names.CELERY_TASK_REASON),
+        error_type=_text(last, names.ERROR_TYPE) or str(exception.get("type", "")),
+        reason=_text(last, names.CELERY_TASK_REASON) or str(exception.get("message", "")),
         correlation_id=last.get("context", {}).get("correlation_id", ""),
         trace_id=last.get("trace", {}).get("trace_id", ""),
         redelivered=any(_attribute(event, names.CELERY_TASK_REDELIVERED) for event in events),

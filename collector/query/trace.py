@@ -59,7 +59,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         services: in order of appearance.
         context: each key of the documents' `context`, with its values in order of appearance.
         span_count: spans in `rows`.
-        error_count: those with status ERROR.
+        error_count: those with status ERROR, or with `error.type`, which says the same.
         log_count: log records, under a span or not.
         rows: the spans as a tree.
         logs: log records whose span is not stored.
@@ -194,7 +194,10 @@ def assemble(trace_id: str, spans: Sequence[Document], logs: Sequence[Document])
         services=services,
         context=context,
         span_count=len(spans),
-        error_count=sum(span["status"] == "ERROR" for span in spans),
+        error_count=sum(
+            span["status"] == "ERROR" or "error.type" in span.get("attributes", {})
+            for span in spans
+        ),
         log_count=len(logs),
         rows=rows,
         logs=[log for log in logs if log["trace"].get("span_id", "") not in known],

@@ -41,6 +41,8 @@ from collector.sending_queue.split import joined, parts
 from collector.wal.storage import FileStorage, Reader
 
 MAX_WINDOW: Final = 10_000
+PATIENCE_S: Final = 1.0
+"""How long attempts may go on at the stop when the disk has what they carry."""
 
 
 class QueueSender:
@@ -123,7 +125,8 @@ class QueueSender:
         """
         Stop: waits between attempts end at once, attempts that run may end.
 
-        A durable queue keeps the rest on disk. A queue in memory makes one attempt for each of its
+        A durable queue keeps the rest on disk, also what an attempt carries that does not end within
+        a second: nothing is gained by waiting for another side that hangs. A queue in memory makes one attempt for each of its
         entries; what then fails, or is cut off by the deadline of the stop, is lost and counted.
         """
         self._retry_sender.stopping.set()
@@ -135,11 +138,14 @@ class QueueSender:
             if self._dispatching is not None:
                 await asyncio.wait({self._dispatching})
             if self._working:
-                await asyncio.wait(set(self._working))
+                patience_s = PATIENCE_S if self._durable is not None else None
+                await asyncio.wait(set(self._working), timeout=patience_s)
         finally:
             tasks = [task for task in (self._dispatching, *self._working) if task is not None]
             for task in tasks:
                 task.cancel()
+            if self._durable is not None:
+                await asyncio.gather(*tasks, return_exceptions=True)
             if self._memory is not None:
                 self._batcher.flush()
                 while self._batcher.ready:

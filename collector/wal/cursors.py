@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from collector.model import Host
 from collector.wal.cursor import Cursor, Reader, file_name, load_cursors
+from collector.wal.losses import Losses
 from collector.wal.segments import FULL, Log
 from collector.wal.writer import Writer
 
@@ -53,22 +54,61 @@ class Cursors:
         self._report = report
         self._cursors: dict[str, Cursor] = {}  # of all exporters, as they are on disk
         self._damaged = False
+        self.losses = Losses(log.files, log.folder)
         self._saving = asyncio.Lock()
 
     def load(self, mode: int) -> None:
         """Read the cursors; blocking. A damaged one is put aside: its exporter starts anew."""
         self._files.make_folder(self._folder, mode)
+        self.losses.load()
         self._cursors, damaged = load_cursors(self._files, self._folder)
         for name in damaged:
             self._files.rename(self._folder / name, self._folder / f"{name}.bad")
             self._damaged = True
-            self._host.log.error(
-                "%s is damaged and was put aside; its exporter delivers everything again", name
-            )
+            self._lost(f"cursor {name}", f"the cursor {name} was damaged: all is delivered again")
         for name in self._files.names(self._folder):
             if name.endswith(".tmp"):
                 self._files.unlink(self._folder / name)
+        self._look_for_losses()
+
+    def _look_for_losses(self) -> None:
+        """Note what is missing, say it, count it."""
+        losses, segments = self.losses, self._log.segments
+        before = len(losses.found)
+        gaps = list(self._log.gaps)
+        waits = min((each.next for each in self._cursors.values()), default=None)
+        if segments and waits is not None and waits < segments[0].header.first:
+            gaps.insert(0, (waits, segments[0].header.first))
         self._log.next = max([self._log.next, *(each.next for each in self._cursors.values())])
+        if self._log.next < losses.next:
+            gaps.append((self._log.next, losses.next))
+            self._log.next = losses.next
+        for first, stop in gaps:
+            text = f"requests {first} to {stop - 1} are missing in {self._log.folder}"
+            if self._lost(f"gap {first} {stop}", text):
+                self._host.stats.add("otelier_wal_gap_records", stop - first, storage=self._host.id)
+        for name, _ in sorted(self._log.damage.places):
+            self._lost(f"segment {name}", f"{name} was damaged and put aside as *.bad")
+        nobody = not self._cursors and losses.exporters is None
+        if nobody and any(each.records for each in segments):
+            self._damaged = True
+            self._lost(f"cursors {self._log.next}", "all cursors are gone: all is delivered again")
+        for exporter in losses.exporters or ():
+            if exporter not in self._cursors:  # until it reads again, nothing may be deleted
+                first = segments[0].header.first if segments else self._log.next
+                self._cursors[exporter] = cursor = Cursor(exporter, first)
+                cursor.save(self._files, self._folder)
+                self._lost(f"cursor {exporter} {self._log.next}", missing_cursor(exporter))
+        if len(losses.found) != before:
+            losses.save()
+
+    def _lost(self, name: str, text: str) -> bool:
+        new = self.losses.add(name, text)
+        if new:
+            self._host.log.error(
+                "%s; `collector queue acknowledge` says that you have seen it", text
+            )
+        return new
 
     def orphans(self) -> list[str]:
         """Exporters that have a cursor and do not read."""
@@ -88,7 +128,8 @@ class Cursors:
             known = self._cursors.get(exporter)
             if known is None:
                 oldest = [each.header.first for each in self._log.segments[:1]] or [self._log.next]
-                first = oldest[0] if start == "oldest" or self._damaged else self._log.next
+                again = start == "oldest" or self._damaged
+                first = oldest[0] if again else self._log.next
                 cursor = Cursor(exporter, first, routes=tuple(sorted(fed)))
             else:
                 cursor = known.feed(fed, self._log.next)
@@ -97,6 +138,7 @@ class Cursors:
             reader = Reader(self._log, cursor)
             reader.measure()
             self._cursors[exporter] = cursor
+            self.losses.know({*(self.losses.exporters or ()), *self._cursors})
             return reader
 
         def register(reader: Reader) -> None:
@@ -121,6 +163,7 @@ class Cursors:
         self._cursors.pop(exporter, None)
         path = self._folder / f"{file_name(exporter)}.json"
         with contextlib.suppress(OSError):  # it is named at the next start then, and can be dropped
+            await self._writer.job(lambda: self.losses.know(self._cursors))
             await asyncio.to_thread(self._files.unlink, path)
 
     async def try_checkpoint(self) -> bool:
@@ -152,6 +195,11 @@ class Cursors:
             if lowest is not None:
                 await self._writer.job(lambda: self._remove(lowest))
 
+    def note_end(self) -> None:
+        """Write down how far the log has come; blocking, at a clean stop."""
+        self.losses.next = self._log.next
+        self.losses.save()
+
     def close(self) -> None:
         """End all readers."""
         for reader in self.readers.values():
@@ -181,3 +229,8 @@ class Cursors:
                 raise
             self._log.reserve.give()
             work()
+
+
+def missing_cursor(exporter: str) -> str:
+    """What is said of an exporter that had a cursor."""
+    return f'the cursor of "{exporter}" is gone: all that is in the queue is delivered to it again'

@@ -72,6 +72,8 @@ class Log:
         self.next = 1
         self.window = Window(folder / "window", files, now)
         self.damage = Damage()
+        self.gaps: list[tuple[int, int]] = []
+        """Numbers of records that are missing between segments: the first, and behind the last."""
         self.reserve = Reserve(folder, files, reserve_bytes)
         self.space = (1 << 62, 1 << 62)
         self._now = now
@@ -114,7 +116,10 @@ class Log:
             if segment is not None:
                 found.append(segment)
         self.segments = tuple(found)
+        self.gaps = []
         for index, segment in enumerate(found):
+            if index and segment.header.first > self.next:
+                self.gaps.append((self.next, segment.header.first))
             limit = found[index + 1].header.first if index + 1 < len(found) else None
             self.next = max(self.next, segment.header.first)
             for each, route in self._heads(segment):

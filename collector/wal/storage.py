@@ -19,6 +19,7 @@ in wal/segments.py, cursors in wal/cursors.py, when it is full in wal/budget.py.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
@@ -68,6 +69,7 @@ class FileStorage:
     ) -> None:
         self.config = config
         self.folder = Path(config.directory)
+        self.state_folder = self.folder  # where receivers remember what outlives a kill
         self.files = files or Files()
         self._host = host
         self._now = now
@@ -117,11 +119,6 @@ class FileStorage:
             else "no fsync: a power cut loses what was answered"
         )
 
-    @property
-    def state_folder(self) -> Path:
-        """Where receivers remember what must outlive a kill (decision 13)."""
-        return self.folder
-
     # --- life cycle ---
 
     async def __aenter__(self) -> Self:
@@ -154,11 +151,7 @@ class FileStorage:
             self._host.stats.add(
                 "otelier_wal_torn_bytes", log.damage.torn_bytes, storage=self._host.id
             )
-        if log.damage.places:
-            self._host.log.error(
-                "%s: %d damaged files were put aside as *.bad; requests in them are not delivered",
-                self.folder, len(log.damage.places),
-            )  # fmt: skip
+        self._cursors.losses.show(self._host)
         return self
 
     def _start(self) -> None:
@@ -175,6 +168,7 @@ class FileStorage:
     async def __aexit__(self, *exc: object) -> None:
         """Write what waits, save the cursors, let go of the folder."""
         self._open = False
+        self._host.health.problems.pop(self._host.id, None)
         self._host.stats.unwatch(self._publish)
         if self._checking is not None:
             self._checking.cancel()
@@ -184,6 +178,8 @@ class FileStorage:
             await self.checkpoint()
         except OSError as error:
             self._host.log.warning("cannot save cursors in %s: %s", self.folder, error)
+        with contextlib.suppress(OSError):  # the disk is full: the next start knows less
+            await self._writer.job(self._cursors.note_end)
         await self._writer.job(self._log.close)
         self._writer.stop()
 
@@ -279,6 +275,9 @@ class FileStorage:
             await asyncio.sleep(CHECK_S)
             if not await self._cursors.try_checkpoint():
                 self._count("otelier_wal_cursor_save_failed")
+            if self._cursors.losses.found:
+                await self._writer.job(self._cursors.losses.look_again)
+            self._cursors.losses.show(self._host)
             self._publish()
 
     def _publish(self) -> None:

@@ -9,11 +9,12 @@ so both are looped and checked here.
 
 import io
 import zlib
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 import zstandard
 
-from collector.errors import Malformed, TooLarge
+from collector.errors import Malformed, TooLarge, Unsupported
 
 PIECE: Final = 64 << 10
 FREE: Final = 4 << 20
@@ -26,6 +27,12 @@ WINDOW: Final = 8 << 20
 
 GZIP: Final = 31
 ZLIB: Final = 15
+DECODED: Final = ("gzip", "zstd", "zlib", "deflate", "snappy", "x-snappy-framed")
+"""The content encodings that can be undone."""
+SNAPPY: Final = frozenset({"snappy", "x-snappy-framed"})
+SNAPPY_MAGIC: Final = b"\xff\x06\x00\x00sNaPpY"
+SNAPPY_CHUNK: Final = 64 << 10
+"""The most bytes that one chunk of a framed body stands for."""
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
@@ -34,7 +41,7 @@ def decompress(name: str, body: bytes, cap: int) -> bytes:
     Undo one content encoding.
 
     Args:
-        name: gzip, zlib, deflate (which means zlib, too) or zstd.
+        name: gzip, zlib, deflate (which means zlib, too), zstd, snappy or x-snappy-framed.
         body: the compressed bytes, whole.
         cap: the most bytes that may come out.
 
@@ -45,6 +52,8 @@ def decompress(name: str, body: bytes, cap: int) -> bytes:
     out = _Output(cap)
     if name == "zstd":
         _zstd(body, out)
+    elif name in SNAPPY:
+        _snappy(body, out)
     else:
         _zlib(name, body, GZIP if name == "gzip" else ZLIB, out)
     return b"".join(out.pieces)
@@ -137,3 +146,58 @@ def _check_frames(body: bytes) -> None:
         pos += 4 if frame.has_checksum else 0
         if pos > len(body):
             raise Malformed("the zstd body is cut short")
+
+
+def _snappy(body: bytes, out: _Output) -> None:
+    """
+    One block, or the chunks of the framing format.
+
+    Senders call both `snappy`. A block says first how long it is, so nothing is made before that is
+    judged. The checksums of chunks are not looked at: TCP has its own, and protobuf a structure.
+    """
+    if not body.startswith(SNAPPY_MAGIC):
+        _snappy_block(body, out, len(body))
+        return
+    at = 0
+    while at < len(body):
+        if at + 4 > len(body):
+            raise Malformed("the snappy body is cut short")
+        kind, size = body[at], int.from_bytes(body[at + 1 : at + 4], "little")
+        chunk = body[at + 4 : at + 4 + size]
+        at += 4 + size
+        if len(chunk) < size:
+            raise Malformed("the snappy body is cut short")
+        if kind == 0:
+            _snappy_block(chunk[4:], out, at, SNAPPY_CHUNK)
+        elif kind == 1:
+            out.add(chunk[4:], at)
+        elif kind < 0x80:
+            raise Malformed(f"the snappy body has a chunk of the unknown type {kind}")
+
+
+def _snappy_block(block: bytes, out: _Output, consumed: int, most: int | None = None) -> None:
+    length = shift = 0
+    for byte in block[:5]:
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    else:
+        raise Malformed("the body is not snappy")
+    if not length and len(block) == 1:
+        return
+    if most is not None and length > most:
+        raise Malformed("the body is not snappy: a chunk is too large")
+    if out.size + length > out.cap or (length > FREE and length > RATIO * consumed):
+        raise TooLarge(
+            f"the body is larger than {out.cap} bytes when decompressed, or over {RATIO}:1"
+        )
+    try:
+        cramjam: Any = import_module("cramjam")
+    except ImportError as error:
+        raise Unsupported("snappy needs the package cramjam; use gzip or zstd") from error
+    try:
+        plain = bytes(cramjam.snappy.decompress_raw(block))
+    except cramjam.DecompressionError as error:
+        raise Malformed("the body is not snappy") from error
+    out.add(plain, consumed)

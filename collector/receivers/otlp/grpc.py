@@ -21,6 +21,7 @@ import grpc.aio
 import msgspec
 
 from collector.errors import CollectorError, Malformed, Retryable, StartFailed, answer
+from collector.http.descriptors import share
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import response, retry_info, shorten, status
@@ -165,7 +166,7 @@ class Server:
         tls = self.config.tls
         warn = QuietLog(self.admission.log).warning
         identity = Identity(tls, f"{self.place}::tls", warn) if tls is not None else None
-        connections = self.admission.limits.max_connections
+        connections = share(self.admission.limits.max_connections)
         server = grpc.aio.server(
             options=[
                 *self.config.options(),

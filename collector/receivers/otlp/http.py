@@ -28,11 +28,13 @@ from collector.errors import (
     WrongMethod,
     answer,
 )
+from collector.http.descriptors import share
 from collector.http.server import UNIX, address_of, hide
 from collector.model import Duration, Signal
 from collector.otlp import Encoding, response, status
 from collector.receivers.otlp.admission import Admission, MemoryCharge, reason_of, sender_of
 from collector.receivers.otlp.auth import Access, Auth, exposed
+from collector.receivers.otlp.compression import DECODED
 from collector.receivers.otlp.cors import Cors
 from collector.receivers.otlp.http_connection import Connection
 from collector.receivers.otlp.resends import Try
@@ -77,8 +79,8 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Listen beyond loopback without token or mTLS: every client that reaches the port can send."""
     max_request_body_size: int = 20 << 20
     """Largest body in bytes, as it comes and when it is decompressed; more is answered 413."""
-    compression_algorithms: tuple[str, ...] = ("", "gzip", "zstd", "zlib", "deflate")
-    """Content encodings to take: gzip, zstd, zlib, deflate. An empty list takes plain bodies only."""
+    compression_algorithms: tuple[str, ...] = ("", *DECODED)
+    """Content encodings to take: gzip, zstd, zlib, deflate, snappy, x-snappy-framed. An empty list takes plain bodies only."""
     read_header_timeout: Duration = Duration(10)
     """How long the head of a request may take; then the connection is closed."""
     read_timeout: Duration = Duration(60)
@@ -102,7 +104,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.max_request_body_size <= 0:
             problems.append("max_request_body_size must be greater than zero")
         problems += [
-            f'compression_algorithms: "{name}" is not supported, use gzip, zstd, zlib or deflate'
+            f'compression_algorithms: "{name}" is not supported, use gzip, zstd, zlib, deflate, snappy or x-snappy-framed'
             for name in self.compression_algorithms
             if name not in ENCODINGS
         ]
@@ -454,11 +456,12 @@ class Server:
         )
         settings.load()
         loop = asyncio.get_running_loop()
+        most = share(self.admission.limits.max_connections)
 
         def connect() -> Connection:
             made = Connection(settings, self._state, {}, loop)
             made.head_timeout_s = self.config.read_header_timeout
-            made.most = self.admission.limits.max_connections
+            made.most = most
             return made
 
         self._listeners = listeners

@@ -18,7 +18,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_requests: int = 256
     """Requests in work at once; one more is refused for now."""
     max_connections: int = 1_000
-    """Connections at once, to each transport. One more over HTTP costs the one that has been idle
+    """Connections at once, to each transport, or a quarter of the file descriptors that the process may
+    have, if that is less. One more over HTTP costs the one that has been idle
     longest its place; over gRPC it is rejected."""
     max_in_flight_size: int = 256 * MEBIBYTE
     """Bytes of memory for all requests in work, estimated before they are decoded; what goes beyond

@@ -153,6 +153,8 @@ def retryable(error: PyMongoError, where: str) -> Retryable:
     code = error.code if isinstance(error, OperationFailure) else _login_code(error)
     if code in OPERATOR:
         return Retryable(f"MongoDB at {where}: {OPERATOR[code]} (code {code})", LONG_DELAY_S)
+    if type(error).__name__.startswith("_"):  # the driver's own word for a call that it gave up
+        return Retryable(f"MongoDB at {where} does not answer in time: it hangs, or is cut off")
     said = str(error).partition(", full error")[0].partition(" (configured timeouts")[0][:200]
     return Retryable(f"MongoDB at {where}: {type(error).__name__}: {said}")
 

@@ -78,6 +78,13 @@ def test_a_task_has_everything_that_its_events_say():
     )
 
 
+def test_a_failure_says_what_its_exception_said():
+    """The message of the exception is the reason when the event gives no other."""
+    failed = event("t", "failed", T0, exception={"type": "ValueError", "message": "no such order"})
+    found = assemble("t", [failed], T0 + 1, 3600)
+    assert (found.error_type, found.reason) == ("ValueError", "no such order")
+
+
 def test_a_running_task_is_lost_when_it_is_old():
     """An attempt that never ended is running first, and lost after a while."""
     (started,) = story("t", T0, "started")

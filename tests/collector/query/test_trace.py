@@ -148,6 +148,15 @@ async def test_cycles_and_self_parents_end():
     ]
 
 
+async def test_error_type_is_an_error():
+    """A span that names its error counts, whether or not its status says so; once."""
+    spans = [span(FIRST, each, each, 0, 1) for each in ("a", "b", "c")]
+    spans[0]["status"] = "ERROR"
+    spans[1] |= {"attributes": {"error.type": "TimeoutError"}}
+    answer = await trace(Remembering(spans), FIRST)
+    assert answer.traces[0].error_count == 2
+
+
 async def test_a_child_may_begin_before_its_parent():
     """Skewed clocks change neither the tree nor its completeness; the trace begins at the earliest."""
     store = Remembering(

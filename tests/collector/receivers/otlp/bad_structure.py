@@ -135,7 +135,6 @@ add(
 )
 for encoding in (
     "br",
-    "snappy",
     "lz4",
     "compress",
     "gzip, gzip",

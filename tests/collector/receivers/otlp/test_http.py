@@ -248,13 +248,16 @@ def test_b42_content_types(server, kind):
 
 @pytest.mark.parametrize(
     "encoding",
-    ["br", "snappy", "lz4", "x-snappy-framed", "gzip, gzip", "gzip, zstd", "identity, gzip"],
+    ["br", "lz4", "gzip, gzip", "gzip, zstd", "identity, gzip"],
 )
 @pytest.mark.usefixtures("still_serving")
 def test_b07_content_encodings(server, encoding):
     """B07: unknown and stacked encodings are 415 with the accepted list."""
     answer = server.post("/v1/logs", gzip.compress(GOOD), Content_Encoding=encoding)
-    text = "unsupported content encoding; one of: identity, deflate, gzip, zlib, zstd"
+    text = (
+        "unsupported content encoding; one of: identity, deflate, gzip, snappy, "
+        "x-snappy-framed, zlib, zstd"
+    )
     refused(answer, 415, 12, text)
 
 

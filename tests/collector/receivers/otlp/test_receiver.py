@@ -286,13 +286,16 @@ def test_settings_out_of_range_are_named():
     ]
     wrong = Http(
         max_request_body_size=0,
-        compression_algorithms=("gzip", "snappy"),
+        compression_algorithms=("gzip", "lz4"),
         read_timeout=Duration(0),
         logs_url_path="v1/traces",
     )
     assert wrong.check() == [
         "max_request_body_size must be greater than zero",
-        'compression_algorithms: "snappy" is not supported, use gzip, zstd, zlib or deflate',
+        (
+            'compression_algorithms: "lz4" is not supported, use gzip, zstd, zlib, deflate, snappy or '
+            "x-snappy-framed"
+        ),
         "read_timeout must be greater than zero",
         "traces_url_path, metrics_url_path and logs_url_path must differ",
     ]

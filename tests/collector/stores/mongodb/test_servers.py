@@ -6,17 +6,20 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pymongo
 import pytest
 from click.testing import CliRunner
+from pymongo.errors import AutoReconnect
 
 from collector.cli.dead_letters import rewrite
 from collector.cli.mongo import mongo
 from collector.errors import Retryable
 from collector.model import Duration, Secret, Signal
 from collector.stores.base import Query, Refused, Written
+from collector.stores.mongodb.bulk import retryable
 from collector.stores.mongodb.store import MongoDB
 from tests import servers
 from tests.contracts import keeping
@@ -383,10 +386,10 @@ def test_mongo_init_says_what_is_missing_makes_it_and_reports_the_rest(
         assert lines[1] == "debug_logs: the index on received_at is missing"
         assert "own_events: the index on event, timestamp is missing" in lines
         assert lines[-1] == "logs: the view is missing"
-        assert init() == (
-            0,
-            f"MongoDB at 127.0.0.1:{mongod.port}, database telemetry is as configured.\n",
-        )
+        where = f"MongoDB at 127.0.0.1:{mongod.port}, database telemetry"
+        counted = Counter(line.split(": ")[1].split()[1] for line in lines)
+        made = f"{counted['collection']} x collection, {counted['index']} x index, 1 x view"
+        assert init() == (0, f"{where}: made {made}.\n{where} is as configured.\n")
         assert init("--dry-run")[0] == 0
         assert database.command("collStats", "spans")["wiredTiger"]["creationString"].count("zstd")
         assert database["logs"].count_documents({}) == 0
@@ -401,7 +404,8 @@ def test_mongo_init_says_what_is_missing_makes_it_and_reports_the_rest(
             "spans: documents are kept for 2592000 s, and 432000 s are configured",
         ]
         assert init("--dry-run") == (1, "\n".join(told) + "\n")
-        assert init() == (1, told[0] + "\n")
+        changed = "made 1 x index, 1 x other change"
+        assert init() == (1, f"{where}: {changed}.\n{told[0]}\n")
         index = database["spans"].index_information()["received_at_1"]
         assert index["expireAfterSeconds"] == 5 * 86_400
 
@@ -417,3 +421,11 @@ def test_mongo_init_prints_the_commands_for_shards(tmp_path, monkeypatch):
     assert keys.pop("spans") == "trace_id"
     assert set(keys.values()) == {"_id"}
     assert {"info_logs", "audit_logs", "metrics", "trace_logs", "dead_letters"} <= set(keys)
+
+
+def test_a_call_that_the_driver_gives_up_is_a_sentence():
+    """A server that hangs ends in words for a person, not in the name of a private class."""
+    error = type("_OperationCancelled", (AutoReconnect,), {})("operation cancelled")
+    assert str(retryable(error, "db:27017")) == (
+        "MongoDB at db:27017 does not answer in time: it hangs, or is cut off"
+    )
