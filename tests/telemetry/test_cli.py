@@ -115,9 +115,9 @@ def test_doctor_looks_at_a_real_process(receiver):
         "root": ["telemetry._logs.logger.OtelHandler (ours)", "telemetry._logs.root.Console (ours)"]
     }
     assert process["providers"] == {
-        "traces": "telemetry._fast.traces.Tracers",
-        "metrics": "telemetry._fast.metrics.Meters",
-        "logs": "telemetry._fast.logs.Loggers",
+        "traces": "opentelemetry.sdk.trace.TracerProvider",
+        "metrics": "telemetry._sdk.meter_provider.GuardedMeterProvider",
+        "logs": "opentelemetry.sdk._logs._internal.LoggerProvider",
     }
     assert (process["joined"], process["threads"]) == ([], ["otelier-logs"])
     assert process["report"]["logs"] == {

@@ -1,5 +1,6 @@
 """Every OTEL_* variable: a wrong value is one line with the fix, its default is used, nothing is lost."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,9 @@ def test_all_of_them_at_once(run, receiver):
     assert len(lines) == len(wrong), done.stderr
     for variable, _, fix in WRONG:
         if variable in wrong:
-            assert [fix in line for line in lines if f" {variable}" in line] == [True], variable
+            assert [fix in line for line in lines if re.search(rf"\b{variable}\b", line)] == [
+                True
+            ], variable
     assert (receiver.messages, len(receiver.spans), len(receiver.points)) == (["one"], 1, 1)
 
 
