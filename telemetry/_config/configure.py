@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from telemetry import _diagnostics, _values
 from telemetry._config import standard_variables, state
-from telemetry._config.state import pipeline, report
+from telemetry._config.state import Running, pipeline, report
 from telemetry._export.drop_reasons import FORK_DISCARD
 from telemetry._logs import root
 from telemetry._redaction.policy import Redaction
 
 if TYPE_CHECKING:  # see above
     from telemetry._config import settings as _settings
-    from telemetry._config.pipeline import Pipeline
 
 __all__ = ["configure", "flush", "pipeline", "report", "shutdown"]
 
@@ -144,7 +143,7 @@ def _usable(settings: "_settings.Settings") -> "_settings.Settings":
     return usable
 
 
-def install_for_capture() -> "Pipeline":
+def install_for_capture() -> Running:
     """What `telemetry.testing.capture` works on: what runs, else a pipeline that leads nowhere."""
     from telemetry._config import settings as _settings  # noqa: PLC0415 - as said above
     from telemetry._config.pipeline import Pipeline  # noqa: PLC0415
