@@ -69,4 +69,5 @@ def test_the_fast_path_is_imported_by_the_pipeline_alone():
         for path in MODULES
         if "telemetry._fast" in path.read_text().replace("`telemetry._fast", "")
     }
-    assert importers <= {"telemetry/_config/pipeline.py", "telemetry/_cli/doctor.py"}
+    asking = {name for name in importers if name.startswith("telemetry/_cli/")}  # for its status
+    assert importers - asking == {"telemetry/_config/pipeline.py"}

@@ -21,11 +21,11 @@ class Running(Protocol):
 
     @property
     def foreign(self) -> list[str]:
-        """Signals whose provider somebody else has set."""
+        """Signals whose provider another package has set."""
 
     @property
     def meter_provider(self) -> Any:
-        """Our meter provider; None where somebody else has set one."""
+        """Our meter provider; None where another package has set one."""
 
     @property
     def ids(self) -> Any:

@@ -1,7 +1,7 @@
 """
 Batches that are being sent or written to the spool, and what becomes of each.
 
-A batch is in one place: in flight (with the thread) or being spooled. Whoever is done with it settles
+A batch is in one place: in flight (with the thread) or being spooled. The side that is done with it settles
 it, once: the second one to try finds it gone. At the end everything is given up together.
 """
 
@@ -50,14 +50,14 @@ class InFlight:
     ) -> None:
         """Be done with a batch of which `lost` records (all, if None) were dropped."""
         if not spooled and self._spool is not None and (places := batch.places):
-            self._spool.done(places)  # before anybody is told, who might end the process
+            self._spool.done(places)  # before a waiting caller goes on, which might end the process
         with self._lock:
             if batch in self._flight:
                 self._flight.remove(batch)
             elif batch in self._shedding:
                 self._shedding.remove(batch)
             else:
-                return  # somebody else has taken care of it
+                return  # the other side has settled it
             lost = batch.records if lost is None else min(lost, batch.records)
             if spooled:
                 self.ledger.spool(batch.records)

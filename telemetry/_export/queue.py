@@ -77,6 +77,8 @@ class ExportQueue(Worker):
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
         self.batch_size = min(batch_size, queue_size)
+        self._calm = (queue_size - queue_size // 8, queue_bytes - queue_bytes // 8)
+        """Up to so many items and bytes, no record is refused for want of room."""
         self._delay_s = delay_s
         self._timeout_s = timeout_s
         self._started = started
@@ -84,9 +86,9 @@ class ExportQueue(Worker):
         self.prepare: Callable[[list[Any]], list[Any]] | None = None
         """Done to records, in whichever thread, before anything encodes or exports them."""
         self.troubled: Callable[[], None] | None = None
-        """Told, in the thread, when this process has lost or spooled something; once."""
+        """Called, in the thread, when this process has lost or spooled something; once."""
         self.delivered: Callable[[str, float], None] | None = None
-        """Told after a delivery: the signal, and the seconds since its oldest record came."""
+        """Called after a delivery: the signal, and the seconds since its oldest record came."""
         self._reset(0)
         _queues.add(self)
 
@@ -128,15 +130,24 @@ class ExportQueue(Worker):
         if spool is not None and spool.through:
             item = self._note(spool, item, size, important=important)
         pressed = False
+        buffer = self._buffer
         with self._lock:
-            reason = self._refusal(size, important=important)
+            calm_items, calm_bytes = self._calm
+            reason = (
+                None
+                if buffer.items < calm_items
+                and buffer.bytes + size <= calm_bytes
+                and size <= ITEM_BYTES
+                and not self._closing
+                else self._refusal(size, important=important)
+            )
             if reason is not None:
                 self._buffer.refuse()
                 self.ledger.drop(reason)
                 if isinstance(item, Spooled) and spool is not None:
                     spool.done([item.place])
                 return
-            waiting = self._buffer.add(item, size)
+            waiting = buffer.add(item, size)
             if spool is not None:
                 pressed = self._filled(3)
         if waiting:
@@ -310,7 +321,7 @@ class ExportQueue(Worker):
             self.ledger.recover(exported, dropped, reason)
 
     def away(self) -> bool:
-        """Whether the last try to send has failed: nobody needs to try the same meanwhile."""
+        """Whether the last try to send has failed: others need not try the same meanwhile."""
         return self._buffer.items > 0 and 0 < self._failed_try == self._tries
 
     def report(self) -> dict[str, Any]:

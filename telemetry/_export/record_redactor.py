@@ -109,7 +109,8 @@ class RecordRedactor:
 
     def span_now(self, span: ReadableSpan) -> ReadableSpan:
         """A span as processors of others may see it, and as it is sent."""
-        return self.now["traces"].span(span)
+        records = self.now["traces"]
+        return records.span(span) if records.pending([span], _pending_spans) else span
 
     def metrics(self, data: MetricsData | None) -> MetricsData | None:
         """What any reader of the process gets."""
@@ -172,7 +173,7 @@ class Records:
 
         Args:
             items: all spans, or all log records.
-            find: the compiled loop that tells; None if there is none.
+            find: the compiled loop that finds them; None if there is none.
         """
         redactor = self.redactor
         if redactor.off:
