@@ -112,6 +112,10 @@ class RecordRedactor:
         records = self.now["traces"]
         return records.span(span) if records.pending([span], _pending_spans) else span
 
+    def has_to_look(self, facts: LogFacts) -> bool:
+        """Whether a log record that processors of others are about to see may hold anything to redact."""
+        return bool(self.now["logs"].pending([facts], _pending_lines))
+
     def metrics(self, data: MetricsData | None) -> MetricsData | None:
         """What any reader of the process gets."""
         return self._sent["metrics"].metrics(data)

@@ -87,19 +87,18 @@ class LogPipeline(LogRecordProcessor):
                 for name, value in ids.items():
                     if name not in have:
                         own[name] = value
-            if self.others:
-                self._share(log_record)
+            facts = self._share(log_record) if self.others else None
             if self.redirect is not None or self.queue is not None:
-                self._deliver(log_record)
+                self._deliver(log_record, facts)
         except Exception as error:
             if self.queue is not None:
                 self.queue.lose(CONVERSION_ERROR)
             failed(error, "LogPipeline")
 
-    def _deliver(self, live: ReadWriteLogRecord) -> None:
+    def _deliver(self, live: ReadWriteLogRecord, facts: tuple[LogFacts, int] | None) -> None:
         item: Any
         if self.as_facts and self.redirect is None:
-            item, dropped = facts_of(live)
+            item, dropped = facts_of(live) if facts is None else facts
             important = is_important(item[2], item[5])
             item = (*item, dropped) if dropped else item
         else:
@@ -137,23 +136,26 @@ class LogPipeline(LogRecordProcessor):
 
     # --- processors of others ---
 
-    def _share(self, live: ReadWriteLogRecord) -> None:
+    def _share(self, live: ReadWriteLogRecord) -> tuple[LogFacts, int]:
         """Redact the record, let the others have it, and redact what they have put into it."""
         redactor = self.redactor
-        record: Any = live.log_record
-        redactor.now["logs"].in_place(live)
-        shown = _otel_context.attributes_of(record).copy()
-        facts = (record.body, record.event_name, record.severity_text)
+        before = facts_of(live)
+        if redactor.has_to_look(before[0]):
+            redactor.now["logs"].in_place(live)
+            before = facts_of(live)
+        record, shown = live.log_record, before[0][5]
+        fields = dict(vars(record))
         for processor in self.others:
             try:
                 processor.on_emit(live)
             except Exception as error:
                 failed(error, type(processor).__name__)
-        after = _otel_context.attributes_of(record)
-        same = facts == (record.body, record.event_name, record.severity_text)
-        if not same or after != shown:
-            changed = [name for name in after if after[name] is not shown.get(name, _ABSENT)]
-            redactor.now["logs"].in_place(live, only=changed)
+        own = _otel_context.attributes_of(record)
+        if own == shown and vars(record) == fields:
+            return before
+        changed = [name for name in own if own[name] is not shown.get(name, _ABSENT)]
+        redactor.now["logs"].in_place(live, only=changed)
+        return facts_of(live)
 
     def shutdown(self) -> None:
         """End the processors of others; our queues end together: see `telemetry.shutdown`."""

@@ -70,6 +70,8 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # the SDK has no annotation here
         self.others: tuple[SpanProcessor, ...] = ()
+        self._starting: tuple[Any, ...] = ()
+        self._ending: tuple[Any, ...] = ()
         self.redirect: SpanProcessor | None = None
         self.redactor = redactor
         self.queue = queue
@@ -81,6 +83,8 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
         """Add a processor of another package."""
         super().add_span_processor(span_processor)
         self.others = (*self.others, span_processor)
+        self._starting = _with_own(self.others, "on_start")
+        self._ending = _with_own(self.others, "_on_ending")
 
     # --- the start ---
 
@@ -90,7 +94,7 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
             self.begin(span, parent_context)
         except Exception as error:
             failed(error)
-        for processor in self.others:
+        for processor in self._starting:
             try:
                 processor.on_start(span, parent_context)
             except Exception as error:
@@ -123,13 +127,11 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
 
     def _on_ending(self, span: Span) -> None:
         """Pass on the hook that newer SDKs have before `on_end`."""
-        for processor in self.others:
-            ending = getattr(processor, "_on_ending", None)
-            if ending is not None:
-                try:
-                    ending(span)
-                except Exception as error:
-                    failed(error, type(processor).__name__)
+        for processor in self._ending:
+            try:
+                processor._on_ending(span)  # noqa: SLF001 - the SDK's hook, passed on
+            except Exception as error:
+                failed(error, type(processor).__name__)
 
     # --- the end ---
 
@@ -202,6 +204,16 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
         """Send what waits, within the time; processors of others first."""
         done = all([_flushed(processor, timeout_millis) for processor in self.others])  # noqa: C419 - none is skipped
         return self._flush(timeout_millis / 1000) and done
+
+
+def _with_own(processors: tuple[SpanProcessor, ...], name: str) -> tuple[Any, ...]:
+    """The processors that do something in a hook; the SDK's own methods of that name do nothing."""
+    empty = getattr(SpanProcessor, name, None)
+    return tuple(
+        processor
+        for processor in processors
+        if getattr(type(processor), name, empty) is not empty or name in vars(processor)
+    )
 
 
 def size_of(span: ReadableSpan) -> int:
