@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml hatch_build.py $(wildcard collector/_core*.[ch] telemetry/_core*.[ch] native/*/*.[ch])
 
-.PHONY: help compile install examples run test test-full test-matrix lint docs dist format bench bench-large requirements clean
+.PHONY: help compile install examples run test test-full test-matrix sanitize lint docs dist format bench bench-large requirements clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -78,6 +78,9 @@ test-full: lint  ## the long runs too
 
 test-matrix: .venv/.test  ## every Python here with every OpenTelemetry train (OTELIER_PYTHONS names more Pythons)
 	@$(BIN)/python -m tests.matrix $(ARGS)
+
+sanitize: .venv/.test  ## the native code under AddressSanitizer and UndefinedBehaviorSanitizer (10 minutes)
+	.venv/bin/python tests/sanitize.py
 
 bench: .venv/.test requirements/bench.txt  ## side-by-side benchmarks, ratios against peers
 	@$(PIP) install --require-hashes -r requirements/bench.txt

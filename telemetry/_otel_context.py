@@ -23,6 +23,7 @@ __all__ = [
     "attributes_of",
     "current_context",
     "detach_context",
+    "details_of",
     "stamp",
     "suppress",
     "suppressed",
@@ -91,6 +92,16 @@ def attributes_of(record: Any) -> dict[str, Any]:
         held = record.attributes
     own = getattr(held, "_dict", held)
     return own if type(own) is dict else dict(own or {})
+
+
+def details_of(span: Any) -> list[Any]:
+    """The events and links of a span; the public properties copy both lists, which most spans leave empty."""
+    found: list[Any] = []
+    for field, name in (("_events", "events"), ("_links", "links")):
+        held = getattr(span, field, None)
+        if held is None or len(held):
+            found += getattr(span, name)
+    return found
 
 
 def attribute(span: Any, name: str) -> Any:

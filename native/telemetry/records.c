@@ -356,17 +356,17 @@ static int put_span(buffer *out, PyObject *span, PyObject *fields, PyObject *slo
         return -1;
     if (status != Py_None) {
         PyObject *code = PyObject_GetAttr(status, name_of[N_STATUS_CODE]);
-        PyObject *told = PyObject_GetAttr(status, name_of[N_DESCRIPTION]);
+        PyObject *description = PyObject_GetAttr(status, name_of[N_DESCRIPTION]);
         buffer content = {NULL, 0, 0};
         number = enum_number(code);
-        full = told == NULL ? -1 : PyObject_IsTrue(told);
+        full = description == NULL ? -1 : PyObject_IsTrue(description);
         failed = (number < 0 && PyErr_Occurred()) || full < 0
-            || (full && put_text(&content, 0x12, told, text) < 0)
+            || (full && put_text(&content, 0x12, description, text) < 0)
             || (number && put_number(&content, 0x18, (uint64_t)number) < 0)
             || put_content(out, 0x7a, content.bytes, content.used) < 0;
         PyMem_Free(content.bytes);
         Py_XDECREF(code);
-        Py_XDECREF(told);
+        Py_XDECREF(description);
         if (failed)
             return -1;
     }

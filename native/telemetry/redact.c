@@ -136,7 +136,7 @@ static int look_at_span(PyObject *span, const policy *known)
         return 1;
     }
     PyObject *name = field(fields, N_NAME), *held = field(fields, N_ATTRIBUTES);
-    PyObject *status = field(fields, N_STATUS), *own = NULL, *told = NULL;
+    PyObject *status = field(fields, N_STATUS), *own = NULL, *description = NULL;
     int look = 1;
     if (PyErr_Occurred()) {
         look = -1;
@@ -152,8 +152,8 @@ static int look_at_span(PyObject *span, const policy *known)
     if (look != 0)
         goto done;
     if (status != Py_None) {
-        told = PyObject_GetAttr(status, name_of[N_DESCRIPTION]);
-        look = told == NULL ? -1 : PyObject_IsTrue(told);
+        description = PyObject_GetAttr(status, name_of[N_DESCRIPTION]);
+        look = description == NULL ? -1 : PyObject_IsTrue(description);
         if (look != 0)
             goto done;
     }
@@ -169,7 +169,7 @@ static int look_at_span(PyObject *span, const policy *known)
     if (look == 0)
         look = look_at_shared(field(fields, N_INSTRUMENTATION_SCOPE), known);
 done:
-    Py_XDECREF(told);
+    Py_XDECREF(description);
     Py_XDECREF(own);
     Py_DECREF(fields);
     return look;

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from telemetry import _diagnostics, _values
 from telemetry._config import standard_variables, state
-from telemetry._config.state import pipeline, report
+from telemetry._config.state import Running, pipeline, report
 from telemetry._export.drop_reasons import FORK_DISCARD
 from telemetry._logs import root
 from telemetry._redaction.policy import Redaction
 
 if TYPE_CHECKING:  # see above
     from telemetry._config import settings as _settings
-    from telemetry._config.pipeline import Pipeline
 
 __all__ = ["configure", "flush", "pipeline", "report", "shutdown"]
 
@@ -35,6 +34,8 @@ SNAPSHOT: Final = "TELEMETRY_SNAPSHOT"
 
 standard_variables.import_propagators()  # before any module of ours or of others imports them
 
+LEAVE_S: Final = 0.15
+"""How much of the exit's budget is left to the interpreter: its end takes that long after ours."""
 _WORDS: Final = {"traces": "spans", "metrics": "metric points", "logs": "log records"}
 _lock = threading.Lock()
 
@@ -144,7 +145,7 @@ def _usable(settings: "_settings.Settings") -> "_settings.Settings":
     return usable
 
 
-def install_for_capture() -> "Pipeline":
+def install_for_capture() -> Running:
     """What `telemetry.testing.capture` works on: what runs, else a pipeline that leads nowhere."""
     from telemetry._config import settings as _settings  # noqa: PLC0415 - as said above
     from telemetry._config.pipeline import Pipeline  # noqa: PLC0415
@@ -222,9 +223,11 @@ def at_exit() -> None:
         from telemetry._cli.snapshot import Snapshot  # noqa: PLC0415 - for `telemetry doctor` only
 
         snapshot = Snapshot()
+    running = pipeline()
+    budget = 0.0 if running is None else running.settings.exit_timeout
     try:
-        shutdown()
-    except KeyboardInterrupt:  # somebody does not want to wait
+        shutdown(budget - min(budget / 10, LEAVE_S))
+    except KeyboardInterrupt:  # a user who does not want to wait
         shutdown(0.0)
     parts = []
     for signal, ledger in report().items():
@@ -232,11 +235,10 @@ def at_exit() -> None:
             reason: count for reason, count in ledger["dropped"].items() if reason != FORK_DISCARD
         }
         if reasons:
-            told = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-            parts.append(f"{sum(reasons.values())} {_WORDS[signal]} ({told})")
+            listed = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+            parts.append(f"{sum(reasons.values())} {_WORDS[signal]} ({listed})")
     if parts:
         _diagnostics.say("exit", f"lost {'; '.join(parts)}", always=True)
-    running = pipeline()
     if running is not None:
         asked = running.settings.report
         level = "error" if asked else "debug"
@@ -252,8 +254,8 @@ def account(ledgers: Mapping[str, Mapping[str, Any]]) -> str:
         columns = [("exported", ledger["exported"]), ("spooled", ledger.get("spooled", 0))]
         columns += [(f"dropped {reason}", count) for reason, count in ledger["dropped"].items()]
         columns.append(("pending", ledger["pending"]))
-        told = " + ".join(f"{count} {name}" for name, count in columns if count) or "0"
-        parts.append(f"{ledger['produced']} {_WORDS[signal]} = {told}")
+        listed = " + ".join(f"{count} {name}" for name, count in columns if count) or "0"
+        parts.append(f"{ledger['produced']} {_WORDS[signal]} = {listed}")
         if adopted := ledger.get("adopted"):
             lost = sum(adopted["dropped"].values())
             parts[-1] += f" (adopted: {adopted['exported']} exported, {lost} dropped)"

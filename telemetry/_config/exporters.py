@@ -219,9 +219,11 @@ def in_the_open(settings: _settings.Settings) -> str:
             if parts.scheme == "http" and is_public(parts.hostname or ""):
                 exposed.setdefault(parts.hostname or "", []).append(signal)
         except ValueError:
-            continue  # no URL, as whoever sends there will say
-    told = "; ".join(f"{', '.join(signals)} to {host}" for host, signals in exposed.items())
-    return f"sent without TLS: {told}: anybody on the way can read it; use https" if told else ""
+            continue  # no URL, as the exporter will say
+    listed = "; ".join(f"{', '.join(signals)} to {host}" for host, signals in exposed.items())
+    return (
+        f"sent without TLS: {listed}: anybody on the way can read it; use https" if listed else ""
+    )
 
 
 def is_public(host: str) -> bool:

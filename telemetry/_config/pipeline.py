@@ -97,12 +97,12 @@ class Pipeline:
 
     @property
     def foreign(self) -> list[str]:
-        """Signals whose provider somebody else has set."""
+        """Signals whose provider another package has set."""
         return self.providers.foreign
 
     @property
     def meter_provider(self) -> Any:
-        """Our meter provider; None where somebody else has set one."""
+        """Our meter provider; None where another package has set one."""
         return self.providers.meters
 
     @property
@@ -157,7 +157,7 @@ class Pipeline:
             queue.start()
 
     def _has_observables(self) -> bool:
-        """Whether somebody registered a callback: then metrics exist without any measurement."""
+        """Whether a callback is registered: then metrics exist without any measurement."""
         meters = self.providers.meters
         return meters is not None and bool(meters.observables)
 

@@ -3,7 +3,7 @@ The global providers: the SDK's, with one object of ours hung on each.
 
 `TracerProvider(resource, id_generator)` with our span processor, `LoggerProvider(resource)` with our
 log record processor, and a meter provider that makes the SDK's for each process. They can be set
-once per process, and instrumentation of others must find them. A provider that somebody has set
+once per process, and instrumentation of others must find them. A provider that was set
 before `telemetry.configure()` is joined: our processor is added to it, and nothing is replaced.
 """
 
@@ -29,7 +29,7 @@ class Providers:
         queues: by signal; a signal without one goes nowhere.
         redactor: what may leave the process.
         flush: sends what waits of some signals within so many seconds.
-        ensure_handlers: puts our logging handlers back where somebody has removed them.
+        ensure_handlers: puts our logging handlers back where they were removed.
         start_metrics: called at the first measurement of each process.
         logs_as_facts: whether log records go to our OTLP encoder and nowhere else.
     """
@@ -52,7 +52,7 @@ class Providers:
         self.resource = resource
         self.ids: Ids = Ids(chosen())
         self.foreign: list[str] = []
-        """Signals whose provider somebody else has set."""
+        """Signals whose provider another package has set."""
         self._with_exporters: list[str] = []
         self.spans = SpanPipeline(
             queues.get("traces"),

@@ -33,7 +33,7 @@ def catch(deliver: Callable[[], None], within_s: float) -> bool:
 
     Args:
         deliver: sends what waits, within its own time.
-        within_s: seconds after which even a lock that nobody lets go is not waited for.
+        within_s: seconds after which even a lock that is never let go is not waited for.
     """
     if threading.current_thread() is not threading.main_thread():
         return False  # Python allows handlers in the main thread only

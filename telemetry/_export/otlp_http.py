@@ -3,8 +3,8 @@ OTLP over HTTP: one request, one deadline, one outcome. The queue decides about 
 
 Spans and log records are encoded by `_wire`, metrics by OpenTelemetry. The client is not theirs: the stock exporter retries inside, which
 would be a second retry layer; its timeout counts per received chunk, so that a dripping server
-holds it for ever; it never reads `partial_success`; and it tells no more than "failure". Here the
-deadline covers connecting, sending and every read, 413 is told apart from 400, and Retry-After is
+holds it for ever; it never reads `partial_success`; and it says no more than "failure". Here the
+deadline covers connecting, sending and every read, 413 is not taken for 400, and Retry-After is
 handed on. One connection per queue is kept open and made anew after a fork, after an error and
 after standing idle.
 """

@@ -8,8 +8,7 @@ Resource and scope are the same objects on every record, so they are redacted on
 identity. Where processors of others see a record first, it is redacted for them in the application's
 thread; it then comes here as `Redacted` and is not looked at again.
 
-Two metric points that differ in a secret only become one: sums and histograms are added, of gauges
-the latest stays.
+Two metric points that differ in a secret only become one (`merged_points`).
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from opentelemetry._logs import LogRecord
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
-from opentelemetry.sdk.metrics.export import Gauge, Histogram, MetricsData, Sum
+from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util import BoundedList
@@ -37,6 +36,7 @@ from opentelemetry.trace import (
 )
 
 from telemetry import _diagnostics, _native, _otel_context
+from telemetry._export.merged_points import merged
 from telemetry._export.otlp_encoder import LogFacts
 from telemetry._redaction import redactor as _redaction
 from telemetry._redaction.policy import Policy, Redaction
@@ -109,7 +109,12 @@ class RecordRedactor:
 
     def span_now(self, span: ReadableSpan) -> ReadableSpan:
         """A span as processors of others may see it, and as it is sent."""
-        return self.now["traces"].span(span)
+        records = self.now["traces"]
+        return records.span(span) if records.pending([span], _pending_spans) else span
+
+    def has_to_look(self, facts: LogFacts) -> bool:
+        """Whether a log record that processors of others are about to see may hold anything to redact."""
+        return bool(self.now["logs"].pending([facts], _pending_lines))
 
     def metrics(self, data: MetricsData | None) -> MetricsData | None:
         """What any reader of the process gets."""
@@ -172,7 +177,7 @@ class Records:
 
         Args:
             items: all spans, or all log records.
-            find: the compiled loop that tells; None if there is none.
+            find: the compiled loop that finds them; None if there is none.
         """
         redactor = self.redactor
         if redactor.off:
@@ -389,7 +394,7 @@ class Records:
         if metric.description:
             renamed["description"] = redactor.text(metric.description)
         if any(new is not old for new, old in zip(points, metric.data.data_points, strict=True)):
-            points = _merged(metric.data, points)
+            points = merged(metric.data, points)
         return dataclasses.replace(
             metric, data=dataclasses.replace(metric.data, data_points=points), **renamed
         )
@@ -465,38 +470,3 @@ def _list(items: Sequence[Any], dropped: int) -> Any:
     kept: Any = BoundedList.from_seq(max(len(items), 1), items)
     kept.dropped = dropped
     return kept
-
-
-def _merged(data: Any, points: list[Any]) -> list[Any]:
-    """Points of one series as one point."""
-    if not isinstance(data, (Sum, Gauge, Histogram)):
-        return points
-    merged: dict[str, Any] = {}
-    for point in points:
-        series = repr(sorted((point.attributes or {}).items()))
-        other = merged.get(series)
-        merged[series] = point if other is None else _added(data, other, point)
-    return list(merged.values())
-
-
-def _added(data: Any, one: Any, two: Any) -> Any:
-    if isinstance(data, Gauge):
-        return max(one, two, key=lambda point: point.time_unix_nano)
-    both: dict[str, Any] = {
-        "start_time_unix_nano": min(one.start_time_unix_nano, two.start_time_unix_nano),
-        "time_unix_nano": max(one.time_unix_nano, two.time_unix_nano),
-        "exemplars": [*one.exemplars, *two.exemplars],
-    }
-    if isinstance(data, Sum):
-        both["value"] = one.value + two.value
-    else:
-        both |= {
-            "count": one.count + two.count,
-            "sum": one.sum + two.sum,
-            "min": min(one.min, two.min),
-            "max": max(one.max, two.max),
-            "bucket_counts": [
-                a + b for a, b in zip(one.bucket_counts, two.bucket_counts, strict=True)
-            ],
-        }
-    return dataclasses.replace(one, **both)

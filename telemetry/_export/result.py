@@ -16,7 +16,7 @@ class Result(enum.Enum):
 
     DELIVERED = enum.auto()
     RETRY = enum.auto()
-    UNREACHABLE = enum.auto()  # as RETRY, but nobody is there: at exit there is no second try
+    UNREACHABLE = enum.auto()  # as RETRY, but nothing listens there: at exit there is no second try
     REFUSED = enum.auto()
     TOO_LARGE = enum.auto()  # as a whole: halves may pass
     UNREADABLE = enum.auto()  # some record cannot be encoded: halves tell which

@@ -46,7 +46,7 @@ _LONG: Final = 8
 
 def install(providers: Any) -> bool:
     """
-    Take measurements of this process's reader the short way, from the next one on.
+    Take measurements of this process's reader on the fast path, from the next one on.
 
     Args:
         providers: of the process.
@@ -176,7 +176,7 @@ class Measure:
         What takes the measurements of one attribute set; None when it is not to be remembered.
 
         Args:
-            labels: the set, which nobody changes from now on.
+            labels: the set, which is not changed from now on.
         """
         storages = self._consumer._reader_storages  # noqa: SLF001
         if len(labels) > _LONG or not storages:

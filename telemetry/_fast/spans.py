@@ -168,7 +168,7 @@ def _deliver(pipeline: SpanPipeline, span: Any) -> None:
         try:
             size = OVERHEAD + len(span._name)  # noqa: SLF001
             size += estimated_bytes(span._attributes._dict, _values.weigh)  # noqa: SLF001
-            fields = span.__dict__  # where lists that nobody has asked for are not
+            fields = span.__dict__  # where lists that were not asked for are not
             for event in fields.get("_events") or ():
                 size += OVERHEAD + _values.weigh(event.attributes or {})
             for link in fields.get("_links") or ():

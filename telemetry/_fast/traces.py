@@ -55,7 +55,7 @@ _UNSET: Final = Status(StatusCode.UNSET)
 
 def install(providers: Any) -> bool:
     """
-    Let the tracers of a provider start spans the short way.
+    Let the tracers of a provider start spans on the fast path.
 
     Args:
         providers: of the process; no tracer was asked for yet.

@@ -14,7 +14,7 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from opentelemetry import metrics
 from opentelemetry.context import Context
@@ -24,9 +24,6 @@ from telemetry import _diagnostics, _values
 from telemetry._attribute_loops import needs_no_cleaning
 from telemetry._native import process_id
 from telemetry._sdk.private_names import Gauge
-
-if TYPE_CHECKING:  # it imports this module
-    from telemetry._sdk.meter_provider import GuardedMeterProvider
 
 Take = Callable[[Any, Any, Any], None]
 """Takes an amount, attributes and a context."""
@@ -103,6 +100,19 @@ def fault(name: str, error: Exception) -> None:
     )
 
 
+class Readers(Protocol):
+    """The meter provider, as an instrument sees it."""
+
+    pid: int
+    """The process that the instruments are bound in."""
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child."""
+
+    def bind(self, instrument: "Guarded") -> Take:
+        """Find out what takes the measurements of an instrument in this process."""
+
+
 class Guarded:
     """
     What our instruments have in common: where their measurements go in this process.
@@ -114,9 +124,7 @@ class Guarded:
         arguments: of that call.
     """
 
-    def __init__(
-        self, provider: "GuardedMeterProvider", meter: Any, kind: str, arguments: dict[str, Any]
-    ) -> None:
+    def __init__(self, provider: Readers, meter: Any, kind: str, arguments: dict[str, Any]) -> None:
         self.name: str = arguments["name"]
         self.unit: str = arguments["unit"]
         self.description: str = arguments["description"]

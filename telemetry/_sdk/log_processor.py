@@ -2,7 +2,7 @@
 Log records on the SDK path: ids of the scope, then delivery.
 
 One `LogRecordProcessor`, given to the SDK's `LoggerProvider`. It puts the ids of the scope on each
-record and hands its facts (`otlp_encoder.LogFacts`) to the queue; where an exporter of somebody else
+record and hands its facts (`otlp_encoder.LogFacts`) to the queue; where an exporter of another package
 takes the records, it hands on the SDK's record.
 
 Processors of others run in between, guarded. They may read and change a record, so it is redacted
@@ -35,6 +35,7 @@ ERROR_SEVERITY: Final = 17
 OVERHEAD: Final = 200
 """About how many bytes a record has besides its body and attributes."""
 _NO_CONTEXT: Final = Context()
+_ABSENT: Final = object()
 
 
 def is_important(number: int, attributes: Mapping[str, Any]) -> bool:
@@ -69,7 +70,7 @@ class LogPipeline(LogRecordProcessor):
         self.as_facts = as_facts
 
     def add_log_record_processor(self, log_record_processor: LogRecordProcessor) -> None:
-        """Add a processor of somebody else; ours stays the last, and sees what the others change."""
+        """Add a processor of another package; ours stays the last, and sees what the others change."""
         self.others = (*self.others, log_record_processor)
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
@@ -80,28 +81,30 @@ class LogPipeline(LogRecordProcessor):
             ids = scope.effective(record.context)
             if ids:
                 own: Any = record.attributes
+                have = _otel_context.attributes_of(
+                    record
+                )  # asking `own` takes a lock for each name
                 for name, value in ids.items():
-                    if name not in own:
+                    if name not in have:
                         own[name] = value
-            if self.others:
-                self._share(log_record)
+            facts = self._share(log_record) if self.others else None
             if self.redirect is not None or self.queue is not None:
-                self._deliver(log_record)
+                self._deliver(log_record, facts)
         except Exception as error:
             if self.queue is not None:
                 self.queue.lose(CONVERSION_ERROR)
             failed(error, "LogPipeline")
 
-    def _deliver(self, live: ReadWriteLogRecord) -> None:
-        number = live.log_record.severity_number
-        level = 0 if number is None else number.value
-        attributes: Any = live.log_record.attributes or {}
-        important = is_important(level, attributes)
+    def _deliver(self, live: ReadWriteLogRecord, facts: tuple[LogFacts, int] | None) -> None:
         item: Any
         if self.as_facts and self.redirect is None:
-            item, dropped = facts_of(live)
+            item, dropped = facts_of(live) if facts is None else facts
+            important = is_important(item[2], item[5])
             item = (*item, dropped) if dropped else item
         else:
+            number = live.log_record.severity_number
+            level = 0 if number is None else number.value
+            important = is_important(level, _otel_context.attributes_of(live.log_record))
             # Contexts can be large, and what they say is on the record already.
             live.log_record.context = _NO_CONTEXT
             item = ReadableLogRecord(
@@ -133,28 +136,26 @@ class LogPipeline(LogRecordProcessor):
 
     # --- processors of others ---
 
-    def _share(self, live: ReadWriteLogRecord) -> None:
+    def _share(self, live: ReadWriteLogRecord) -> tuple[LogFacts, int]:
         """Redact the record, let the others have it, and redact what they have put into it."""
         redactor = self.redactor
-        record: Any = live.log_record
-        redactor.now["logs"].in_place(live)
-        shown = _otel_context.attributes_of(record).copy()
-        facts = (record.body, record.event_name, record.severity_text)
+        before = facts_of(live)
+        if redactor.has_to_look(before[0]):
+            redactor.now["logs"].in_place(live)
+            before = facts_of(live)
+        record, shown = live.log_record, before[0][5]
+        fields = dict(vars(record))
         for processor in self.others:
             try:
                 processor.on_emit(live)
             except Exception as error:
                 failed(error, type(processor).__name__)
-        after = _otel_context.attributes_of(record)
-        changed = [name for name in after if name not in shown or after[name] is not shown[name]]
-        same = all(
-            new is old
-            for new, old in zip(
-                (record.body, record.event_name, record.severity_text), facts, strict=True
-            )
-        )
-        if changed or not same:
-            redactor.now["logs"].in_place(live, only=changed)
+        own = _otel_context.attributes_of(record)
+        if own == shown and vars(record) == fields:
+            return before
+        changed = [name for name in own if own[name] is not shown.get(name, _ABSENT)]
+        redactor.now["logs"].in_place(live, only=changed)
+        return facts_of(live)
 
     def shutdown(self) -> None:
         """End the processors of others; our queues end together: see `telemetry.shutdown`."""

@@ -4,7 +4,7 @@ Metrics on the SDK path: the API's `MeterProvider` in front of one SDK provider 
 Instruments live as long as the program and the state of a metric as long as the process. So what
 `get_meter` gives is ours (`instruments`), and the SDK's provider is made for this process, by its
 public constructor, with this process's reader, when the first measurement comes. A forked child
-makes a new one: sums start at zero and no lock is inherited. A reader that somebody adds (the test
+makes a new one: sums start at zero and no lock is inherited. A reader that is added (the test
 kit, a Prometheus endpoint) gets an SDK provider of its own, so `add_metric_reader` works with every
 release; it sees names and labels redacted, as they are measured.
 """
@@ -299,7 +299,7 @@ class GuardedMeterProvider(metrics.MeterProvider):
         self._use(Backend(reader, self._resource(), None, self.quicken), None)
 
     def add_metric_reader(self, metric_reader: MetricReader) -> None:
-        """Let a reader of somebody else collect too, from now on."""
+        """Let another reader collect too, from now on."""
         if metric_reader in self._added:
             _diagnostics.say("metric reader", "a metric reader was added twice; once counts")
             return

@@ -15,7 +15,7 @@ Gauge: Final[Any] = getattr(metrics, "Gauge", None) or getattr(metrics, "_Gauge"
 
 def has_exporters(provider: object) -> bool:
     """
-    Whether a provider that somebody else has made has processors or readers already.
+    Whether a provider that another package has made has processors or readers already.
 
     Only for a hint: their records are not redacted by us. Unknown is no.
     """

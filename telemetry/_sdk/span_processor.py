@@ -2,7 +2,7 @@
 Spans on the SDK path: what `telemetry` does at the start and the end of each.
 
 One `SpanProcessor`, given to the SDK's `TracerProvider` as its active one (or added to a provider
-that somebody has made before us). At the start it puts the ids of the scope on the span; at the end
+that was made before ours). At the start it puts the ids of the scope on the span; at the end
 it queues the span for delivery. Whatever goes wrong in here is said once and costs that step only:
 an exception would come out of `start_span()`, and at the end it would replace the application's own
 (opentelemetry-python#5624, #5626).
@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import (
     SpanProcessor,
     SynchronousMultiSpanProcessor,
 )
-from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import SpanKind, StatusCode
 
 from telemetry import _diagnostics, _otel_context, _values
 from telemetry._attribute_loops import estimated_bytes
@@ -33,6 +33,7 @@ from telemetry._context import scope
 from telemetry._export.drop_reasons import CONVERSION_ERROR
 from telemetry._export.queue import ExportQueue
 from telemetry._export.record_redactor import RecordRedactor, Redacted
+from telemetry._otel_context import SPAN_KEY, current_context
 
 ENTRIES: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
 OVERHEAD: Final = 200
@@ -56,7 +57,7 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
         queue: takes ended spans; None where spans go nowhere.
         redactor: what may leave the process.
         flush: sends what waits within so many seconds.
-        ensure_handlers: puts our logging handlers back where somebody has removed them.
+        ensure_handlers: puts our logging handlers back where they were removed.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # the SDK has no annotation here
         self.others: tuple[SpanProcessor, ...] = ()
+        self._starting: tuple[Any, ...] = ()
+        self._ending: tuple[Any, ...] = ()
         self.redirect: SpanProcessor | None = None
         self.redactor = redactor
         self.queue = queue
@@ -77,9 +80,11 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
         self._live: dict[int, Span] = {}
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Add a processor of somebody else."""
+        """Add a processor of another package."""
         super().add_span_processor(span_processor)
         self.others = (*self.others, span_processor)
+        self._starting = _with_own(self.others, "on_start")
+        self._ending = _with_own(self.others, "_on_ending")
 
     # --- the start ---
 
@@ -89,7 +94,7 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
             self.begin(span, parent_context)
         except Exception as error:
             failed(error)
-        for processor in self.others:
+        for processor in self._starting:
             try:
                 processor.on_start(span, parent_context)
             except Exception as error:
@@ -110,10 +115,11 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
         if kind in ENTRIES:
             setattr(span, scope.ENTRY, span)
         else:
-            entry = getattr(get_current_span(parent_context), scope.ENTRY, None)
+            context = current_context() if parent_context is None else parent_context
+            entry = getattr(context.get(SPAN_KEY), scope.ENTRY, None)
             if entry is not None:
                 setattr(span, scope.ENTRY, entry)
-        if kind is SpanKind.SERVER or requests.of_live(span) is not None:
+        if kind is SpanKind.SERVER or (request is not None and requests.of_live(span) is not None):
             # `on_end` gets a copy without our marks, and a request may mark its server span later.
             if len(self._live) >= LIVE:
                 self._live.pop(next(iter(self._live)), None)
@@ -121,13 +127,11 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
 
     def _on_ending(self, span: Span) -> None:
         """Pass on the hook that newer SDKs have before `on_end`."""
-        for processor in self.others:
-            ending = getattr(processor, "_on_ending", None)
-            if ending is not None:
-                try:
-                    ending(span)
-                except Exception as error:
-                    failed(error, type(processor).__name__)
+        for processor in self._ending:
+            try:
+                processor._on_ending(span)  # noqa: SLF001 - the SDK's hook, passed on
+            except Exception as error:
+                failed(error, type(processor).__name__)
 
     # --- the end ---
 
@@ -141,7 +145,11 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
             live = self._live.pop(context.span_id, None) if self._live else None
             request = None if live is None else requests.of_live(live)
             item: Any = span if redacted is None else Redacted(redacted)
-            self.deliver(item, request, important=span.status.status_code is StatusCode.ERROR)
+            important = span.status.status_code is StatusCode.ERROR
+            if request is None:
+                self._put(item, important=important)
+            else:
+                self.deliver(item, request, important=important)
         except Exception as error:
             if self.queue is not None:
                 self.queue.lose(CONVERSION_ERROR)
@@ -198,14 +206,22 @@ class SpanPipeline(SynchronousMultiSpanProcessor):
         return self._flush(timeout_millis / 1000) and done
 
 
+def _with_own(processors: tuple[SpanProcessor, ...], name: str) -> tuple[Any, ...]:
+    """The processors that do something in a hook; the SDK's own methods of that name do nothing."""
+    empty = getattr(SpanProcessor, name, None)
+    return tuple(
+        processor
+        for processor in processors
+        if getattr(type(processor), name, empty) is not empty or name in vars(processor)
+    )
+
+
 def size_of(span: ReadableSpan) -> int:
     """About how many bytes a span is."""
     size = OVERHEAD + len(span.name)
     size += estimated_bytes(_otel_context.attributes_of(span), _values.weigh)
-    for event in span.events:
-        size += OVERHEAD + _values.weigh(event.attributes or {})
-    for link in span.links:
-        size += OVERHEAD + _values.weigh(link.attributes or {})
+    for detail in _otel_context.details_of(span):
+        size += OVERHEAD + _values.weigh(detail.attributes or {})
     return size
 
 

@@ -26,7 +26,7 @@ What is to be delivered is every REQUEST that no DONE names: those of one SEAL a
 other by itself, with exactly these bytes. A receiver that recognises a repeated request by its
 bytes then stores nothing twice, even if a process died between the sending and the DONE.
 
-Owner: whoever holds `flock(LOCK_EX)` on the file. The writer does, from before the file gets its
+Owner: the process that holds `flock(LOCK_EX)` on the file. The writer does, from before the file gets its
 name until its death, so a file whose lock can be had is an orphan. Who takes the lock, and finds
 that the name still leads to the file it has locked, owns the file: delivers, appends DONE, and
 removes the file at the end. A torn tail (a frame that is cut short or whose CRC is wrong, up to the
@@ -149,7 +149,7 @@ class SpoolFile:
     """
     One file that this process owns. Made by `create` or `adopt`.
 
-    Not locked against other threads: whoever shares it brings a lock. Methods raise OSError.
+    Not locked against other threads: a caller that shares it brings a lock. Methods raise OSError.
     """
 
     def __init__(self, path: Path, descriptor: int, size: int, next_id: int) -> None:
@@ -225,13 +225,13 @@ class SpoolFile:
         os.fsync(self._descriptor)
 
     def remove(self) -> None:
-        """Delete the file, while nobody else can own it, and let go."""
+        """Delete the file, while no other process can own it, and let go."""
         if self._descriptor >= 0:
             self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Let go: whoever wants it may take it now."""
+        """Let go: any process may take it now."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -272,7 +272,7 @@ def used_bytes(folder: Path) -> int:
 
 
 def peek(path: Path) -> tuple[Content, bool]:
-    """What a file holds, and whether somebody owns it; changes nothing."""
+    """What a file holds, and whether a process owns it; changes nothing."""
     with path.open("rb") as file:
         owned = False
         try:

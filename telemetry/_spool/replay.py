@@ -2,7 +2,7 @@
 Delivers what lies in the spool: this process's own spilled requests, and orphans of earlier ones.
 
 One daemon thread per process, started with the first record. A second after that, and then every
-half minute, it looks for files that nobody owns; each second, for a while, when a process has just
+half minute, it looks for files without an owner; each second, for a while, when a process has just
 been killed. Own spilled files are tried as soon as their queue gets through again. Exactly one process has a file at a time (see `_spool`). Requests are
 sent again with the bytes that they were first sent with, oldest first, each is marked in the file
 when it is delivered, and a file with nothing left to deliver is deleted.
@@ -32,7 +32,7 @@ ROUND_S: Final = 30.0
 POLL_S: Final = 1.0
 PAUSE_S: Final = (1.0, 60.0)
 WATCH_S: Final = 15.0
-"""How long a file of a killed process is looked for: its owner dies a moment after we are told."""
+"""How long a file of a killed process is looked for: its owner dies a moment after the news of it."""
 
 
 class Replay:
@@ -151,7 +151,7 @@ class Replay:
         """What we have spilled ourselves; False if it cannot be sent now."""
         while not self._closed:
             if any(queue.away() for queue in self._queues.values()):
-                return True  # somebody else is trying already
+                return True  # a queue is trying already
             file = self._spool.retired()
             if file is None:
                 return True

@@ -259,7 +259,7 @@ class Spool:
             self._spill = None
 
     def tidy(self) -> None:
-        """Delete the journal if everything in it is done: nobody may be there to do it later."""
+        """Delete the journal if everything in it is done: later no process may be there to do it."""
         with self._lock:
             journal, self._journal = self._journal, None
             self._sweep(journal)

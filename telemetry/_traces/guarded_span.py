@@ -8,7 +8,7 @@ start plus what a monotonic clock has counted since.
 
 It is a `Span` of the API that hands everything on; what an SDK span has besides (`attributes`,
 `name`) is found through it. Spans of the fast path guard themselves and are left as they are, and so
-are spans of somebody else's provider: what other libraries set on their own spans is their affair.
+are spans of another package's provider: what other libraries set on their own spans is their affair.
 """
 
 import time
