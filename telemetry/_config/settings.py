@@ -10,18 +10,34 @@ Settings marked `per_signal` also have a variable per signal, as OpenTelemetry d
 (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT); `Settings.of` resolves it.
 """
 
-import itertools
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from telemetry import _diagnostics
-from telemetry._config import headers, standard_variables
-from telemetry._redaction.policy import LEVELS as LEVELS_OF_REDACTION
-from telemetry._redaction.policy import MODES as REDACTION_MODES
+from telemetry._config import standard_variables
+from telemetry._config.kinds import (
+    FLAG,
+    HEADERS,
+    KEYS,
+    LEVELS,
+    LOG_LEVELS,
+    LONG_SECONDS,
+    MODES,
+    PAIRS,
+    PATTERNS,
+    REDACTION,
+    SECONDS,
+    TEXT,
+    URL,
+    WHOLE,
+    WORDS,
+    Kind,
+    checked,
+    choice,
+    context_keys,
+)
 from telemetry._redaction.policy import Redaction
 from telemetry.attributes import CONTEXT
 from telemetry.errors import ConfigError
@@ -30,178 +46,7 @@ SIGNALS: Final = ("traces", "metrics", "logs")
 PROTOCOLS: Final = ("http/protobuf", "grpc")
 FORMATS: Final = ("text", "json", "logfmt", "none")
 FAST_PATHS: Final = ("auto", "off")
-LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-MOST: Final = 1000
 """More names or pairs than a setting has; what has no end ends here."""
-_TRUE: Final = ("true", "1", "yes", "on")
-_FALSE: Final = ("false", "0", "no", "off")
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """
-    How a setting is read.
-
-    Args:
-        read: the given value (from a variable always text) -> the value; raises if it is no good.
-        words: the fix: what a good value looks like.
-    """
-
-    read: Callable[[Any], Any]
-    words: str
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value.strip()
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = _text(value).lower()
-    if word not in _TRUE + _FALSE:
-        raise ValueError
-    return word in _TRUE
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError
-    number = int(value)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def _seconds(value: Any) -> float:
-    number = float(value)
-    if not 0 <= number < 86_400 or isinstance(value, bool):
-        raise ValueError
-    return number
-
-
-def _long_seconds(value: Any) -> float:
-    number = float(value)
-    if not 0 < number < 100 * 365 * 86_400 or isinstance(value, bool):
-        raise ValueError
-    return number
-
-
-def _levels(value: Any) -> dict[str, str]:
-    """`app.db=DEBUG,urllib3=WARNING`, or a mapping: logger -> level."""
-    levels = {name: _text(level).upper() for name, level in _pairs(value).items()}
-    if not set(levels.values()) <= set(LOG_LEVELS):
-        raise ValueError
-    return levels
-
-
-def _url(value: Any) -> str:
-    url = _text(value)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError
-    return url
-
-
-def _pairs(value: Any) -> dict[str, str]:
-    """`a=1,b=2` with percent-encoding, as OTEL_EXPORTER_OTLP_HEADERS has it, or a mapping."""
-    if isinstance(value, Mapping):
-        return {str(key): str(item) for key, item in itertools.islice(value.items(), MOST)}
-    result = {}
-    for part in _text(value).split(","):
-        key, equals, item = part.partition("=")
-        if not part.strip():
-            continue
-        if not equals or not key.strip():
-            raise ValueError
-        result[unquote(key.strip())] = unquote(item.strip())
-    return result
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else itertools.islice(value, MOST)
-    return tuple(_text(part) for part in parts if _text(part))
-
-
-def _redaction_level(value: Any) -> str | Redaction:
-    if isinstance(value, Redaction):
-        return _checked(value)
-    word = _text(value).lower()
-    if word in LEVELS_OF_REDACTION:
-        return word
-    return "on" if _flag(word) else "off"
-
-
-def _modes(value: Any) -> dict[str, str]:
-    modes = {name: _text(mode).lower() for name, mode in _pairs(value).items()}
-    if not set(modes.values()) <= set(REDACTION_MODES):
-        raise ValueError
-    return modes
-
-
-def _redaction_keys(value: Any) -> dict[str, str]:
-    """`customer_name=hash,iban`, a list of names, or a mapping from names to modes."""
-    if isinstance(value, Mapping):
-        return _modes(value)
-    return _modes({name: mode or "mask" for name, _, mode in map(_halved, _words(value))})
-
-
-def _halved(word: str) -> tuple[str, str, str]:
-    name, equals, mode = word.partition("=")
-    return name.strip(), equals, mode
-
-
-def _redaction_patterns(value: Any) -> dict[str, str]:
-    patterns = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(patterns, Mapping):
-        raise TypeError
-    patterns = dict(itertools.islice(patterns.items(), MOST))
-    _checked(Redaction(patterns=patterns))
-    return patterns
-
-
-def _checked(redaction: Redaction) -> Redaction:
-    from telemetry._redaction import validate  # noqa: PLC0415 - only for those who give rules
-
-    if found := validate.problems(redaction):
-        raise ConfigError(found)
-    return redaction
-
-
-def _context_keys(value: Any) -> tuple[str, ...]:
-    keys = _words(value)
-    if not set(keys) <= set(CONTEXT.values()):
-        raise ValueError
-    return keys
-
-
-def _choice(*words: str) -> Kind:
-    table = {word.lower(): word for word in words}
-
-    def read(value: Any) -> str:
-        return table[_text(value).lower()]
-
-    return Kind(read, "one of " + ", ".join(words))
-
-
-TEXT: Final = Kind(_text, "a text")
-FLAG: Final = Kind(_flag, "true or false")
-WHOLE: Final = Kind(_whole, "a whole number, 1 or more")
-SECONDS: Final = Kind(_seconds, "a number of seconds, 0 or more")
-LONG_SECONDS: Final = Kind(_long_seconds, "a number of seconds, more than 0")
-LEVELS: Final = Kind(_levels, "logger=LEVEL pairs, separated by commas; " + ", ".join(LOG_LEVELS))
-REDACTION: Final = Kind(_redaction_level, "on, off or strict")
-KEYS: Final = Kind(
-    _redaction_keys, "names or name=mode pairs; modes: " + ", ".join(REDACTION_MODES)
-)
-PATTERNS: Final = Kind(_redaction_patterns, "a JSON object: name -> regular expression")
-MODES: Final = Kind(_modes, "rule=mode pairs; modes: " + ", ".join(REDACTION_MODES))
-URL: Final = Kind(_url, "a URL such as http://localhost:4318")
-PAIRS: Final = Kind(_pairs, "key=value pairs, separated by commas")
-HEADERS: Final = Kind(lambda value: headers.checked(_pairs(value)), PAIRS.words)
-WORDS: Final = Kind(_words, "names, separated by commas")
 
 
 def _setting(
@@ -252,7 +97,7 @@ class Settings:
     )
     protocol: str = _setting(
         "http/protobuf",
-        _choice(*PROTOCOLS),
+        choice(*PROTOCOLS),
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         doc="How OTLP travels: `http/protobuf` or `grpc`; grpc is imported only when asked for.",
         per_signal=True,
@@ -282,7 +127,7 @@ class Settings:
     )
     compression: str = _setting(
         "none",
-        _choice("none", "gzip", "deflate"),
+        choice("none", "gzip", "deflate"),
         "OTEL_EXPORTER_OTLP_COMPRESSION",
         doc="`gzip`, `deflate` or `none`.",
         per_signal=True,
@@ -389,14 +234,14 @@ class Settings:
     )
     fast_path: str = _setting(
         "auto",
-        _choice(*FAST_PATHS),
+        choice(*FAST_PATHS),
         "TELEMETRY_FAST_PATH",
         doc="`auto` takes shorter ways around the SDK where its version is known and a self-test "
         "at start finds no difference; `off` leaves every record to the SDK.",
     )
     log_level: str = _setting(
         "INFO",
-        _choice(*LOG_LEVELS),
+        choice(*LOG_LEVELS),
         "LOG_LEVEL",
         doc="Level of the root logger. Unset, it becomes INFO only if the application "
         "has not chosen a level.",
@@ -409,7 +254,7 @@ class Settings:
     )
     log_format: str = _setting(
         "text",
-        _choice(*FORMATS),
+        choice(*FORMATS),
         "LOG_FORMAT",
         "OTEL_PYTHON_CONSOLE_FORMAT",
         doc="Lines on stderr: `text`, `json`, `logfmt` or `none`. Unset, text is written only "
@@ -417,7 +262,7 @@ class Settings:
     )
     baggage_keys: tuple[str, ...] = _setting(
         ("correlation_id",),
-        Kind(_context_keys, "some of " + ", ".join(CONTEXT.values())),
+        Kind(context_keys, "some of " + ", ".join(CONTEXT.values())),
         "TELEMETRY_BAGGAGE_KEYS",
         doc="The ids that travel to other services in the `baggage` header, and are taken from it.",
     )
@@ -454,7 +299,7 @@ class Settings:
     )
     diagnostics: str = _setting(
         "warn",
-        _choice(*_diagnostics.LEVELS),
+        choice(*_diagnostics.LEVELS),
         "OTEL_LOG_LEVEL",
         doc="What `telemetry` says about itself on stderr: none, error, warn, info or debug.",
     )
@@ -564,7 +409,7 @@ def read(
     settings = Settings(**values, sources=sources, overrides=overrides)
     if settings.redaction_modes:
         try:
-            _checked(settings.redacting())
+            checked(settings.redacting())
         except ConfigError as error:
             where = TABLE["redaction_modes"]["env"][0]
             problems += [f"{where}: {text}" for text in error.problems]

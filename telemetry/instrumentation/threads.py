@@ -23,7 +23,7 @@ from typing import Any, Final
 from opentelemetry.context import Context, attach, detach, get_current
 
 from telemetry import _diagnostics, _values
-from telemetry._config import settings
+from telemetry._config import kinds
 from telemetry._context import request, scope
 
 __all__ = ["install", "uninstall"]
@@ -78,10 +78,10 @@ def install() -> None:
     """Carry ids and trace into threads and executors, unless TELEMETRY_THREADS says no."""
     given = os.environ.get(VARIABLE, "").strip()
     try:
-        if given and not settings.FLAG.read(given):
+        if given and not kinds.FLAG.read(given):
             return
     except (TypeError, ValueError):
-        text = f"{VARIABLE}={given!r} cannot be used; give {settings.FLAG.words}, or leave it out"
+        text = f"{VARIABLE}={given!r} cannot be used; give {kinds.FLAG.words}, or leave it out"
         _diagnostics.say(VARIABLE, text, level="error", always=True)
     _wrap(threading.Thread, "start", _starting)
     _wrap(pools.ThreadPoolExecutor, "submit", _submitting)

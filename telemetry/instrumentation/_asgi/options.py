@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from telemetry import _diagnostics
-from telemetry._config import settings
+from telemetry._config import kinds
 from telemetry.instrumentation._asgi import standard as variables
 
 TRACE_HEADERS: Final = ("traceresponse", "server-timing", "both", "none")
@@ -41,7 +41,7 @@ def _route(text: str, rate: float = 0.0) -> Rule:
 
 
 def _routes(value: Any) -> tuple[Rule, ...]:
-    return tuple(_route(part) for part in settings.WORDS.read(value))
+    return tuple(_route(part) for part in kinds.WORDS.read(value))
 
 
 def _rates(value: Any) -> tuple[Rule, ...]:
@@ -50,7 +50,7 @@ def _rates(value: Any) -> tuple[Rule, ...]:
     if isinstance(value, Mapping):
         pairs = list(value.items())
     else:
-        for part in settings.WORDS.read(value):
+        for part in kinds.WORDS.read(value):
             route, _, rate = part.rpartition("=")
             pairs.append((route.strip(), rate))
     rules = []
@@ -69,14 +69,12 @@ def _choice(value: Any) -> str:
     return word
 
 
-ROUTES: Final = settings.Kind(
-    _routes, "routes such as /health or GET /static/*, separated by commas"
-)
-RATES: Final = settings.Kind(_rates, "routes with a rate from 0 to 1, such as GET /poll=0.01")
-TRACE_HEADER: Final = settings.Kind(_choice, "one of " + ", ".join(TRACE_HEADERS))
+ROUTES: Final = kinds.Kind(_routes, "routes such as /health or GET /static/*, separated by commas")
+RATES: Final = kinds.Kind(_rates, "routes with a rate from 0 to 1, such as GET /poll=0.01")
+TRACE_HEADER: Final = kinds.Kind(_choice, "one of " + ", ".join(TRACE_HEADERS))
 
 
-def _option(default: Any, kind: settings.Kind, env: str, doc: str) -> Any:
+def _option(default: Any, kind: kinds.Kind, env: str, doc: str) -> Any:
     return field(default=default, metadata={"kind": kind, "env": env, "doc": doc})
 
 
@@ -102,19 +100,19 @@ class Options:
     )
     slow: float = _option(
         1.0,
-        settings.SECONDS,
+        kinds.SECONDS,
         "TELEMETRY_HTTP_SLOW",
         "Seconds from which on a request is slow, and kept whatever the sampling rules say.",
     )
     access_log: bool = _option(
         True,
-        settings.FLAG,
+        kinds.FLAG,
         "TELEMETRY_HTTP_ACCESS_LOG",
         "One log record per finished request, by logger `telemetry.access`.",
     )
     trust_baggage: bool = _option(
         False,
-        settings.FLAG,
+        kinds.FLAG,
         "TELEMETRY_HTTP_TRUST_BAGGAGE",
         "Take the ids of TELEMETRY_BAGGAGE_KEYS from the `baggage` header of requests. "
         "Only where all clients are your own services.",
@@ -128,7 +126,7 @@ class Options:
     )
     operation_spans: bool = _option(
         False,
-        settings.FLAG,
+        kinds.FLAG,
         "TELEMETRY_FASTAPI_OPERATION_SPANS",
         "FastAPI's own child spans (`fastapi.dependencies`, `.endpoint`, `.serialization`, "
         "`.background_task`), for applications that do not choose themselves. Needs the wrapper.",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from opentelemetry.context import attach, detach, set_value
 
 from telemetry import _diagnostics, _otel_context
-from telemetry._config import settings
+from telemetry._config import kinds
 from telemetry.instrumentation._celery.options import guarded
 
 VARIABLE: Final = "TELEMETRY_CELERY_BROKER_SPANS"
@@ -29,9 +29,9 @@ def shown() -> bool:
     """Whether somebody wants to see these spans."""
     given = os.environ.get(VARIABLE, "").strip()
     try:
-        return bool(given) and settings.FLAG.read(given) is True
+        return bool(given) and kinds.FLAG.read(given) is True
     except (TypeError, ValueError):
-        text = f"{VARIABLE}={given!r} cannot be used; give {settings.FLAG.words}, or leave it out"
+        text = f"{VARIABLE}={given!r} cannot be used; give {kinds.FLAG.words}, or leave it out"
         _diagnostics.say(VARIABLE, text, level="error", always=True)
         return False
 

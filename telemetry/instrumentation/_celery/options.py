@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec
 
 from telemetry import _diagnostics, _values
 from telemetry import attributes as names
-from telemetry._config import settings
+from telemetry._config import kinds
 from telemetry.errors import ConfigError
 
 P = ParamSpec("P")
@@ -102,11 +102,9 @@ def use_environment() -> None:
         _diagnostics.say("celery options", text, level="error", always=True)
         mode = "auto"
     try:
-        resources = bool(given[RESOURCES_VARIABLE]) and settings.FLAG.read(
-            given[RESOURCES_VARIABLE]
-        )
+        resources = bool(given[RESOURCES_VARIABLE]) and kinds.FLAG.read(given[RESOURCES_VARIABLE])
     except (TypeError, ValueError):
-        text = f"{RESOURCES_VARIABLE} cannot be used; give {settings.FLAG.words}"
+        text = f"{RESOURCES_VARIABLE} cannot be used; give {kinds.FLAG.words}"
         _diagnostics.say("celery options", text, level="error", always=True)
     use(mode=mode, kwargs_map=None, resources=resources)
 
