@@ -111,8 +111,8 @@ def shown(value: Any) -> Any:
 
 def type_name(info: inspect.Type) -> str:
     """The type in words: "duration", "list of string", "one of basic, normal"."""
-    if references(info):
-        return "id of an exporter"
+    if section := references(info):
+        return f"id of an {section.removesuffix('s')}"
     info = bare(info)
     match info:
         case inspect.CustomType(cls=kind):
