@@ -5,6 +5,7 @@ import signal
 import tempfile
 import uuid
 
+import hypothesis
 import pymongo
 import pytest
 
@@ -14,6 +15,12 @@ if "XDG_DATA_HOME" not in os.environ:  # no test reads or leaves anything in the
     os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="otelier-tests-")
 
 pytest.register_assert_rewrite("tests.contracts")
+
+# How fast a machine makes examples is no property of the code: hundreds of other processes may run beside.
+hypothesis.settings.register_profile(
+    "otelier", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("otelier")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script: the programs that tests start would ignore Ctrl-C too.
