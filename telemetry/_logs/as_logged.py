@@ -38,9 +38,10 @@ _IDS: Final = frozenset((*scope.ATTRIBUTE, *scope.ATTRIBUTE.values(), *_TRACE))
 
 def is_placeholder(value: object) -> bool:
     """Whether a value stands for "there is no id": "-", "", "N/A", "???", None, zeros."""
+    # By type: `isinstance` asks `__class__`, which is code of the value's own.
     if value is None:
         return True
-    return isinstance(value, str) and len(value) <= 64 and _NONE.fullmatch(value) is not None
+    return type(value) is str and len(value) <= 64 and _NONE.fullmatch(value) is not None
 
 
 def note(logger: logging.Logger, record: logging.LogRecord, *given: Any) -> None:

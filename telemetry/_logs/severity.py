@@ -15,6 +15,8 @@ Severities travel through stdlib as a level of its own scale: `LEVEL[number]` is
 import logging
 from typing import Any, Final
 
+from telemetry import _values
+
 NUMBER: Final = (
     0,
     *(1, 1, 1, 1, 1, 2, 3, 4, 4),
@@ -66,9 +68,15 @@ WORDS: Final[dict[str, int]] = {
 
 def of_word(word: object) -> int | None:
     """The severity number of a level's word, in any case and with spaces; None if it is unknown."""
-    if not isinstance(word, str) or len(word) > 32:
+    text = _text(word)
+    if text is None or len(text) > 32:
         return None
-    return WORDS.get("".join(word.split()).lower())
+    return WORDS.get("".join(text.split()).lower())
+
+
+def _text(value: object) -> str | None:
+    """A text without the methods of its own that a subclass may have; None for what is none."""
+    return str.__str__(value) if _values.is_a(value, str) else None
 
 
 def number(level: int, word: object = None) -> int:
@@ -93,15 +101,16 @@ def level_of(given: Any, default: int = logging.INFO) -> int:
         given: `30`, `"30"`, `"Warning"`, `" NOTICE "`.
         default: for what is neither.
     """
-    if isinstance(given, int) and not isinstance(given, bool):
+    if _values.is_a(given, int) and type(given) is not bool:
         return int.__int__(given)
     found = of_word(given)
     if found is not None:
         return STANDARD.get(found, LEVEL[found])
-    if isinstance(given, str) and given.strip().lstrip("+-").isdecimal() and len(given) < 20:
-        return int(given)
-    if isinstance(given, str):
-        known = logging.getLevelName(given.strip().upper())  # one that the application registered
+    text = _text(given)
+    if text is not None and text.strip().lstrip("+-").isdecimal() and len(text) < 20:
+        return int(text)
+    if text is not None:
+        known = logging.getLevelName(text.strip().upper())  # one that the application registered
         if isinstance(known, int):
             return known
     return default
@@ -115,8 +124,9 @@ def registered(word: Any) -> int:
         word: as for `level_of`.
     """
     level = level_of(word)
-    if isinstance(word, str) and logging.getLevelName(level) == f"Level {level}":
-        logging.addLevelName(level, "".join(word.split()).upper()[:32])
+    text = _text(word)
+    if text is not None and logging.getLevelName(level) == f"Level {level}":
+        logging.addLevelName(level, "".join(text.split()).upper()[:32])
     return level
 
 

@@ -90,15 +90,15 @@ def test_wrong_settings_under_the_wrapper_do_not_stop_the_program(run, receiver)
     check(receiver)
 
 
-def test_an_impossible_setting_under_the_wrapper_switches_telemetry_off(run):
-    """An exporter that does not exist leaves the program without telemetry, and says so."""
+def test_an_impossible_setting_under_the_wrapper_is_said_and_its_default_used(run):
+    """An exporter that does not exist is one line with the fix; telemetry goes on with the default."""
     done = run(
         "print('ran')", wrapped=True, OTEL_TRACES_EXPORTER="carrier_pigeon", LOG_FORMAT="none"
     )
     assert done.stdout == "ran\n"
     assert done.stderr == (
-        "otelier: telemetry is off: OTEL_TRACES_EXPORTER='carrier_pigeon': no such exporter is"
-        " installed; use otlp, console or none\n"
+        "otelier: OTEL_TRACES_EXPORTER='carrier_pigeon': no such exporter is installed; use otlp, console"
+        " or none; for traces the default is used\n"
     )
 
 
