@@ -23,15 +23,22 @@ from collector.documents.build import Document
 from collector.errors import Retryable
 from collector.model import Signal
 from collector.stores.base import (
+    Counted,
     Failure,
     Followed,
+    MetricName,
+    Operation,
+    Place,
     Query,
+    ServiceCount,
+    Traces,
     Walked,
     encodable,
     event_time,
+    listable,
 )
 from collector.stores.mongodb import bson as shape
-from collector.stores.mongodb import bulk, summaries
+from collector.stores.mongodb import bulk, lists, summaries
 from collector.stores.mongodb import change_stream as following
 from collector.stores.mongodb import transfer as moving
 from collector.stores.mongodb.client import CODEC, Calls
@@ -134,6 +141,36 @@ class Reading:
         if not encodable(query):
             return []
         return await self.ask(lambda: summaries.failures(self.database, self._names(query), query))
+
+    async def traces(
+        self, query: Query, *, longest: bool, after: Place | None, most: int
+    ) -> Traces:
+        """Traces with a span that matches."""
+        if not listable(query, Signal.TRACES):
+            return Traces()
+        return await self.ask(
+            lambda: lists.traces(self.database, query, longest=longest, after=after, most=most)
+        )
+
+    async def services(self, query: Query, most: int) -> Counted[ServiceCount]:
+        """Spans or log records by service."""
+        if not listable(query, Signal.TRACES, Signal.LOGS):
+            return Counted([])
+        return await self.ask(
+            lambda: lists.services(self.database, self._names(query), query, most)
+        )
+
+    async def operations(self, query: Query, most: int, kinds: Sequence[str]) -> Counted[Operation]:
+        """Spans by service, name and kind."""
+        if not listable(query, Signal.TRACES):
+            return Counted([])
+        return await self.ask(lambda: lists.operations(self.database, query, most, kinds))
+
+    async def metric_names(self, query: Query, most: int) -> Counted[MetricName]:
+        """Metrics by name."""
+        if not listable(query, Signal.METRICS):
+            return Counted([])
+        return await self.ask(lambda: lists.metric_names(self.database, query, most))
 
     async def sizes(self) -> dict[str, int]:
         """Roughly how many documents each collection holds."""
