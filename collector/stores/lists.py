@@ -47,6 +47,17 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: int = 0
 
 
+class Matched(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The span that puts a trace at its place in a list; the fields as documents have them."""
+
+    span_id: str
+    service: str
+    name: str
+    status: str
+    start_unix_nano: int
+    duration_ms: float
+
+
 class ListedTrace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     A trace in a list.
@@ -76,7 +87,7 @@ class ListedTrace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     errors: int = 0
     more_spans: bool = False
     services: list[Part]
-    matched: Document
+    matched: Matched
 
 
 class Traces(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,7 +299,7 @@ def _listed(
                 parts.items(), key=lambda part: (-part[1][0], part[0])
             )
         ],
-        matched=matched,
+        matched=Matched(**{field: matched[field] for field in Matched.__struct_fields__}),
     )
 
 
