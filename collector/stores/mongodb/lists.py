@@ -7,17 +7,19 @@ percentiles need them all.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from bson.objectid import ObjectId
 
 from collector.documents.build import Document
 from collector.model import Signal
-from collector.stores.base import Query
+from collector.stores.base import Query, listable
 from collector.stores.lists import (
     ENTRIES,
     FAILED,
+    MOST_COUNTED,
+    MOST_WALKED,
     Counted,
     MetricCount,
     MetricName,
@@ -39,8 +41,55 @@ from collector.stores.mongodb.summaries import ORDER, integer
 from collector.stores.query_match import LEAST
 from collector.stores.routing import METRICS, SPANS
 
+if TYPE_CHECKING:
+    from collector.stores.mongodb.reader import Reading
+
 _BATCH: Final = 5_000
 _FAILED_LEVELS: Final = [level for level, number in LEAST.items() if number >= FAILED]
+
+
+class Lists:
+    """The part of the store that answers with lists."""
+
+    _reading: "Reading"
+
+    async def traces(
+        self,
+        query: Query,
+        *,
+        longest: bool = False,
+        after: Place | None = None,
+        most: int = MOST_WALKED,
+    ) -> Traces:
+        """Traces with a span that matches."""
+        if not listable(query, Signal.TRACES):
+            return Traces()
+        return await self._reading.ask(
+            lambda: traces(self._reading.database, query, longest=longest, after=after, most=most)
+        )
+
+    async def services(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[ServiceCount]:
+        """Spans or log records by service."""
+        if not listable(query, Signal.TRACES, Signal.LOGS):
+            return Counted([])
+        asked = self._reading
+        return await asked.ask(lambda: services(asked.database, asked.names(query), query, most))
+
+    async def operations(
+        self, query: Query, *, kinds: Sequence[str] = (), most: int = MOST_COUNTED
+    ) -> Counted[Operation]:
+        """Spans by service, name and kind."""
+        if not listable(query, Signal.TRACES):
+            return Counted([])
+        return await self._reading.ask(
+            lambda: operations(self._reading.database, query, most, kinds)
+        )
+
+    async def metric_names(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[MetricName]:
+        """Metrics by name."""
+        if not listable(query, Signal.METRICS):
+            return Counted([])
+        return await self._reading.ask(lambda: metric_names(self._reading.database, query, most))
 
 
 class Walk:

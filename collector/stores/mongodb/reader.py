@@ -23,22 +23,15 @@ from collector.documents.build import Document
 from collector.errors import Retryable
 from collector.model import Signal
 from collector.stores.base import (
-    Counted,
     Failure,
     Followed,
-    MetricName,
-    Operation,
-    Place,
     Query,
-    ServiceCount,
-    Traces,
     Walked,
     encodable,
     event_time,
-    listable,
 )
 from collector.stores.mongodb import bson as shape
-from collector.stores.mongodb import bulk, lists, summaries
+from collector.stores.mongodb import bulk, summaries
 from collector.stores.mongodb import change_stream as following
 from collector.stores.mongodb import transfer as moving
 from collector.stores.mongodb.client import CODEC, Calls
@@ -140,37 +133,7 @@ class Reading:
         """What failed, counted by type, message and service."""
         if not encodable(query):
             return []
-        return await self.ask(lambda: summaries.failures(self.database, self._names(query), query))
-
-    async def traces(
-        self, query: Query, *, longest: bool, after: Place | None, most: int
-    ) -> Traces:
-        """Traces with a span that matches."""
-        if not listable(query, Signal.TRACES):
-            return Traces()
-        return await self.ask(
-            lambda: lists.traces(self.database, query, longest=longest, after=after, most=most)
-        )
-
-    async def services(self, query: Query, most: int) -> Counted[ServiceCount]:
-        """Spans or log records by service."""
-        if not listable(query, Signal.TRACES, Signal.LOGS):
-            return Counted([])
-        return await self.ask(
-            lambda: lists.services(self.database, self._names(query), query, most)
-        )
-
-    async def operations(self, query: Query, most: int, kinds: Sequence[str]) -> Counted[Operation]:
-        """Spans by service, name and kind."""
-        if not listable(query, Signal.TRACES):
-            return Counted([])
-        return await self.ask(lambda: lists.operations(self.database, query, most, kinds))
-
-    async def metric_names(self, query: Query, most: int) -> Counted[MetricName]:
-        """Metrics by name."""
-        if not listable(query, Signal.METRICS):
-            return Counted([])
-        return await self.ask(lambda: lists.metric_names(self.database, query, most))
+        return await self.ask(lambda: summaries.failures(self.database, self.names(query), query))
 
     async def sizes(self) -> dict[str, int]:
         """Roughly how many documents each collection holds."""
@@ -189,7 +152,7 @@ class Reading:
         self._check()
         if len(self._followers) >= MAX_FOLLOWERS:
             raise Retryable(f"{MAX_FOLLOWERS} follow the log records of this store already")
-        source = following.Following(lambda: self.database, self._names, query, after)
+        source = following.Following(lambda: self.database, self.names, query, after)
         calls = Calls("mongodb-follower", 1, self._closed)
         self._followers.add(calls)
 
@@ -230,7 +193,7 @@ class Reading:
 
     async def _merged(self, filters: dict[str, Any], query: Query) -> list[Document]:
         """Ask every collection that can have what is asked for, and merge."""
-        names = await self._one(lambda: self._names(query))
+        names = await self._one(lambda: self.names(query))
         found: list[Document] = []
         while True:
             calls = [partial(self._find, [name], filters, query) for name in names]
@@ -293,7 +256,7 @@ class Reading:
         except PyMongoError as error:
             raise bulk.retryable(error, self._servers) from error
 
-    def _names(self, query: Query) -> list[str]:
+    def names(self, query: Query) -> list[str]:
         """The collections that can have what a query asks for."""
         until, names = self._found
         if query.signal is Signal.LOGS and time.monotonic() >= until:

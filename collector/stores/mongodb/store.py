@@ -26,21 +26,13 @@ from collector.documents.build import Document
 from collector.errors import Permanent, Retryable, StartFailed
 from collector.model import Batch, Host, Signal
 from collector.stores.base import (
-    MOST_COUNTED,
-    MOST_WALKED,
-    Counted,
     DailyStatistic,
     DeadLetter,
     Failure,
     Followed,
-    MetricName,
-    Operation,
-    Place,
     Query,
     Refused,
-    ServiceCount,
     StoreConsumer,
-    Traces,
     Walked,
     Written,
 )
@@ -62,6 +54,7 @@ from collector.stores.mongodb.coalesce import Coalescer
 from collector.stores.mongodb.config import MongoDBConfig
 from collector.stores.mongodb.encode import encode
 from collector.stores.mongodb.indexes import REACH_S, Preparation
+from collector.stores.mongodb.lists import Lists
 from collector.stores.mongodb.reader import MAX_FOLLOWERS, READERS, Reading
 from collector.stores.retention import table
 from collector.stores.routing import LETTERS, STATISTICS, TRAIL, Routing
@@ -76,7 +69,7 @@ MAX_WRITES: Final = 64
 T = TypeVar("T")
 
 
-class MongoDB:
+class MongoDB(Lists):
     """
     The store; see `base.Store` for what it promises.
 
@@ -192,31 +185,6 @@ class MongoDB:
     async def failures(self, query: Query) -> list[Failure]:
         """What failed, counted by type, message and service; latest first."""
         return await self._reading.failures(query)
-
-    async def traces(
-        self,
-        query: Query,
-        *,
-        longest: bool = False,
-        after: Place | None = None,
-        most: int = MOST_WALKED,
-    ) -> Traces:
-        """Traces with a span that matches."""
-        return await self._reading.traces(query, longest=longest, after=after, most=most)
-
-    async def services(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[ServiceCount]:
-        """Spans or log records by service."""
-        return await self._reading.services(query, most)
-
-    async def operations(
-        self, query: Query, *, kinds: Sequence[str] = (), most: int = MOST_COUNTED
-    ) -> Counted[Operation]:
-        """Spans by service, name and kind."""
-        return await self._reading.operations(query, most, kinds)
-
-    async def metric_names(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[MetricName]:
-        """Metrics by name."""
-        return await self._reading.metric_names(query, most)
 
     def follow(self, query: Query, after: str = "") -> AsyncGenerator[Followed, None]:
         """New log records, from a change stream where the server has them."""

@@ -7,18 +7,20 @@ goes along the index on times, or on long durations, and ends as soon as a page 
 
 import sqlite3
 from binascii import unhexlify
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from collector.documents.build import Document, text
 from collector.model import Signal
-from collector.stores.base import Query
+from collector.stores.base import Query, listable
 from collector.stores.lists import (
     ENTRIES,
     FAILED,
+    MOST_COUNTED,
+    MOST_WALKED,
     Counted,
     MetricCount,
     MetricName,
@@ -38,8 +40,51 @@ from collector.stores.sqlite import summaries, transfer
 from collector.stores.sqlite.reader import nanoseconds, narrowed
 from collector.stores.sqlite.schema import time_value
 
+T = TypeVar("T")
+
 _KIND: Final = "coalesce(json_extract(document, '$.kind'), '')"
 _ENTRY: Final = f"kind IN {ENTRIES}"
+
+
+class Lists:
+    """The part of the store that answers with lists."""
+
+    async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        raise NotImplementedError
+
+    async def traces(
+        self,
+        query: Query,
+        *,
+        longest: bool = False,
+        after: Place | None = None,
+        most: int = MOST_WALKED,
+    ) -> Traces:
+        """Traces with a span that matches."""
+        if not listable(query, Signal.TRACES):
+            return Traces()
+        work = partial(traces, query=query, longest=longest, after=after, most=most)
+        return await self._ask(work)
+
+    async def services(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[ServiceCount]:
+        """Spans or log records by service."""
+        if not listable(query, Signal.TRACES, Signal.LOGS):
+            return Counted([])
+        return await self._ask(partial(services, query=query, most=most))
+
+    async def operations(
+        self, query: Query, *, kinds: Sequence[str] = (), most: int = MOST_COUNTED
+    ) -> Counted[Operation]:
+        """Spans by service, name and kind."""
+        if not listable(query, Signal.TRACES):
+            return Counted([])
+        return await self._ask(partial(operations, query=query, most=most, kinds=kinds))
+
+    async def metric_names(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[MetricName]:
+        """Metrics by name."""
+        if not listable(query, Signal.METRICS):
+            return Counted([])
+        return await self._ask(partial(metric_names, query=query, most=most))
 
 
 class Walk:

@@ -27,33 +27,25 @@ from collector.errors import Permanent, Retryable, StartFailed
 from collector.model import Batch, Duration, Host, OnRequest, Signal
 from collector.sending_queue.config import RetryOnFailure, SendingQueue
 from collector.stores.base import (
-    MOST_COUNTED,
-    MOST_WALKED,
-    Counted,
     DailyStatistic,
     DeadLetter,
     Failure,
     Followed,
-    MetricName,
-    Operation,
-    Place,
     Query,
-    ServiceCount,
     StoreConsumer,
-    Traces,
     Walked,
     Written,
     encodable,
-    listable,
 )
 from collector.stores.dead_letters import dead_letter
 from collector.stores.retention import table
 from collector.stores.routing import LETTERS, TRAIL, Routing
 from collector.stores.sqlite import follow as following
-from collector.stores.sqlite import lists, maintenance, summaries
+from collector.stores.sqlite import maintenance, summaries
 from collector.stores.sqlite import reader as reading
 from collector.stores.sqlite import transfer as moving
 from collector.stores.sqlite import writer as file
+from collector.stores.sqlite.lists import Lists
 from collector.stores.sqlite.rows import Encoded, encode, letter_row
 from collector.stores.sqlite.rows_from_wire import rows_of
 from collector.stores.sqlite.schema import (
@@ -75,7 +67,7 @@ _CAUTION: Final = (
 T = TypeVar("T")
 
 
-class SQLite:
+class SQLite(Lists):
     """
     The store; see `base.Store` for what it promises.
 
@@ -241,40 +233,6 @@ class SQLite:
         if self._readers is not None and not encodable(query):
             return []
         return await self._ask(lambda connection: summaries.failures(connection, query))
-
-    async def traces(
-        self,
-        query: Query,
-        *,
-        longest: bool = False,
-        after: Place | None = None,
-        most: int = MOST_WALKED,
-    ) -> Traces:
-        """Traces with a span that matches."""
-        if not listable(query, Signal.TRACES):
-            return Traces()
-        work = partial(lists.traces, query=query, longest=longest, after=after, most=most)
-        return await self._ask(work)
-
-    async def services(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[ServiceCount]:
-        """Spans or log records by service."""
-        if not listable(query, Signal.TRACES, Signal.LOGS):
-            return Counted([])
-        return await self._ask(partial(lists.services, query=query, most=most))
-
-    async def operations(
-        self, query: Query, *, kinds: Sequence[str] = (), most: int = MOST_COUNTED
-    ) -> Counted[Operation]:
-        """Spans by service, name and kind."""
-        if not listable(query, Signal.TRACES):
-            return Counted([])
-        return await self._ask(partial(lists.operations, query=query, most=most, kinds=kinds))
-
-    async def metric_names(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[MetricName]:
-        """Metrics by name."""
-        if not listable(query, Signal.METRICS):
-            return Counted([])
-        return await self._ask(partial(lists.metric_names, query=query, most=most))
 
     async def follow(self, query: Query, after: str = "") -> AsyncGenerator[Followed, None]:
         """New log records, in the order of their rows."""
