@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from collector.cli.paging import Pairs, checked, conditions, fetched, page_options, show
-from collector.cli.render import Style, clip, duration, output_options, pairs, timestamp, write
+from collector.cli.render import Style, clip, duration, output_options, pairs, write
 from collector.cli.source import Asking, Source, source_options
 from collector.query import inventory, metric_series
 from collector.query import traces as listing
@@ -93,7 +93,7 @@ def _trace(row: dict[str, Any], style: Style) -> str:
     spans, errors = row["spans"], row.get("errors", 0)
     failed = style.paint(f"{errors} failed", {"fg": "red"}) if errors else ""
     parts = [
-        timestamp(row["start_unix_nano"]),
+        style.time(row["start_unix_nano"]),
         f"{duration(row['duration_ms']):>10}",
         clip(row["service"]),
         (clip(row["name"]) or "(no name)") + ("" if row.get("root") else " (root not stored)"),
@@ -139,7 +139,7 @@ def _service(row: dict[str, Any], style: Style) -> str:
         for key, word in (("errors", "failed span"), ("error_logs", "error record"))
         if row.get(key)
     ]
-    first, last = timestamp(row["first_unix_nano"]), timestamp(row["last_unix_nano"])
+    first, last = style.time(row["first_unix_nano"]), style.time(row["last_unix_nano"])
     return "  ".join([clip(row["name"]), *counts, *failed, f"first {first}", f"last {last}"])
 
 
@@ -205,7 +205,13 @@ def metrics(
         asked = conditions(given)
         checked(inventory.metrics_question, asked)
         rows, said = fetched(asking, "metrics", "metrics", asked, limit)
-        show(rows, said, _metric, as_json=as_json, nothing="No metric is stored")
+        show(
+            rows,
+            said,
+            lambda row: _metric(row, style),
+            as_json=as_json,
+            nothing="No metric is stored",
+        )
         return
     if given.pop("cursor", None):
         raise click.UsageError("--cursor goes without a NAME: values have no pages")
@@ -216,10 +222,10 @@ def metrics(
     _values(asking, asked, style, as_json=as_json)
 
 
-def _metric(row: dict[str, Any]) -> str:
+def _metric(row: dict[str, Any], style: Style) -> str:
     about = " ".join(filter(None, (clip(row.get("type", "")), clip(row.get("unit", "")))))
     services = ", ".join(map(clip, row.get("services", ())))
-    last = timestamp(row["last_unix_nano"])
+    last = style.time(row["last_unix_nano"])
     parts = [clip(row["name"]), about, services, _count(row["points"], "point"), f"last {last}"]
     return "  ".join(filter(None, [*parts, clip(row.get("description", ""))]))
 
@@ -241,7 +247,7 @@ def _values(asking: Asking, asked: Pairs, style: Style, *, as_json: bool) -> Non
             style.paint(f"{clip(answer.name)} {pairs(one.labels.items())}", {"bold": True}) + "\n"
         )
         for point in one.points:
-            write(f"  {timestamp(point.time_unix_nano)}  {_point(point)}\n")
+            write(f"  {style.time(point.time_unix_nano)}  {_point(point)}\n")
     if answer.series:
         unit = f" ({clip(answer.unit)})" if answer.unit else ""
         click.echo(f"{answer.values} every {answer.step_s:g} s{unit}.", err=True)
