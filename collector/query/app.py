@@ -35,6 +35,7 @@ from collector.http.exposure import unauthenticated_allowed
 from collector.http.server import serving
 from collector.model import Duration, ExporterId, Host, Secret
 from collector.query import paged, tail
+from collector.query.jaeger import routes as jaeger
 from collector.query.loki.api import LokiApi
 from collector.query.parameters import BadParameter
 from collector.query.searched import PAGE
@@ -157,6 +158,9 @@ class QueryServer:
                 Route("/api/v1/stats", questions.stats),
                 *questions.loki(),
                 *tempo.routes(store, questions.answer, HEADERS, seconds=0.7 * self._config.timeout),
+                *jaeger.routes(
+                    store, questions.answer, HEADERS, seconds=0.7 * self._config.timeout
+                ),
             ],
             exception_handlers={HTTPException: _http_error},
         )
