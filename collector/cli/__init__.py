@@ -33,6 +33,7 @@ VERBS: Final = {
     "errors": "collector.cli.errors:errors",
     "slow": "collector.cli.slow:slow",
     "tasks": "collector.cli.tasks:tasks",
+    "mcp": "collector.cli.mcp:mcp",
     "migrate": "collector.cli.migrate:migrate",
     "queue": "collector.cli.queue:queue",
     "mongo": "collector.cli.mongo:mongo",
