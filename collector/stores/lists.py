@@ -19,7 +19,7 @@ import msgspec
 
 from collector.documents.build import Document
 
-MOST_COUNTED: Final = 300_000
+MOST_COUNTED: Final = 100_000
 """Documents that one count reads, the newest of the time range."""
 
 MOST_WALKED: Final = 200_000
