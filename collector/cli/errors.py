@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from collector.cli.paging import checked, conditions, fetched, page_options, show
-from collector.cli.render import Style, clip, timestamp
+from collector.cli.render import Style, clip
 from collector.cli.source import Asking
 from collector.query.failures import DEFAULT_LIMIT, question
 
@@ -61,8 +61,8 @@ def block(group: dict[str, Any], style: Style) -> str:
     count = style.paint(f"{group['count']:>8}", {"bold": True})
     where = [
         ", ".join(map(clip, group["services"])),
-        f"first {timestamp(group['first_unix_nano'])}",
-        f"last {timestamp(group['last_unix_nano'])}",
+        f"first {style.time(group['first_unix_nano'])}",
+        f"last {style.time(group['last_unix_nano'])}",
     ]
     if "trace_id" in group:
         where.append(f"trace {clip(group['trace_id'])}")

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from collector.cli.log_files import LogFiles
-from collector.cli.render import LEVEL_STYLES, Style, clip, output_options, timestamp, write
+from collector.cli.render import LEVEL_STYLES, Style, clip, output_options, write
 from collector.cli.source import Asking, Source, source_options
 from collector.query.logql import QueryError, parse, tree
 from collector.query.logql.evaluation import logs, metrics
@@ -210,7 +210,7 @@ def _print(body: bytes, style: Style, *, newest_first: bool) -> None:
                 continue
             write(f"{{{labels}}}\n")
             for at, value in one["values"]:
-                write(f"  {timestamp(int(at * 1000) * 1_000_000)}  {value}\n")
+                write(f"  {style.time(int(at * 1000) * 1_000_000)}  {value}\n")
         if not data["result"]:
             click.echo("No series.", err=True)
     for warning in answer.get("warnings", ()):
@@ -228,7 +228,7 @@ def _line(at: int, text: str, stream: dict[str, str], rest: dict[str, Any], styl
             shown[name] = metadata[name]
     word = shown.get("detected_level") or metadata.get("detected_level", "unknown")
     parts = [
-        timestamp(at),
+        style.time(at),
         style.paint(clip(word.upper()), _STYLES.get(word, {})),
         clip(stream.get("service_name", "")),
         clip(text),

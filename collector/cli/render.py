@@ -13,10 +13,12 @@ import functools
 import os
 import shutil
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -47,6 +49,7 @@ class Style:
         color: use colour.
         unicode: draw with box characters; plain ASCII otherwise.
         verbose: all attributes, where each record was made, and the stacks of exceptions.
+        zone: of the times; None is the zone of this machine.
     """
 
     def __init__(
@@ -57,22 +60,34 @@ class Style:
         color: bool = False,
         unicode: bool = True,
         verbose: bool = False,
+        zone: tzinfo | None = UTC,
     ) -> None:
         self.width = max(width, 60)
         self.fold = fold
         self.color = color
         self.verbose = verbose
+        self.zone = zone
         self.branch, self.last, self.rail = (
             ("├─ ", "└─ ", "│  ") if unicode else ("+- ", "`- ", "|  ")
         )
         self.bar, self.error, self.deep = ("█", "✗", "…") if unicode else ("#", "x", ">")
+
+    def time(self, unix_nano: int) -> str:
+        """A time in the zone asked for."""
+        return timestamp(unix_nano, self.zone)
+
+    def zone_name(self, unix_nano: int) -> str:
+        """What the zone is called at a time: UTC, CEST, +05:45."""
+        return datetime.fromtimestamp(unix_nano // 10**9, UTC).astimezone(self.zone).tzname() or ""
 
     def paint(self, text: str, how: dict[str, Any]) -> str:
         """`text` in colour, when colour is wanted."""
         return click.style(text, **how) if self.color and how and text else text
 
 
-def style_for(stream: Any, *, width: int | None, color: bool, verbose: bool) -> Style:
+def style_for(
+    stream: Any, *, width: int | None, color: bool, verbose: bool, zone: tzinfo | None = UTC
+) -> Style:
     """The style that suits an output stream: terminals get colour and folding, pipes do not."""
     terminal = bool(stream.isatty())
     try:
@@ -88,15 +103,43 @@ def style_for(stream: Any, *, width: int | None, color: bool, verbose: bool) -> 
         color=color and terminal and not os.environ.get("NO_COLOR"),
         unicode=boxes,
         verbose=verbose,
+        zone=zone,
     )
+
+
+def _zone(name: str | None, *, local: bool) -> tzinfo | None:
+    """The zone of `--tz` or `--local`; None is that of this machine."""
+    if name is None:
+        return None if local else UTC
+    if local:
+        raise click.UsageError("--local and --tz exclude each other")
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, LookupError) as error:
+        raise click.BadParameter(
+            f'"{clip(name)}" is no zone that this machine knows; write a name such as Europe/Berlin',
+            param_hint="--tz",
+        ) from error
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb the options that say how to print; it receives `as_json` and `style`."""
 
     @functools.wraps(command)
-    def styled(*, no_color: bool, width: int | None, verbose: bool, **others: Any) -> Any:
-        style = style_for(sys.stdout, width=width, color=not no_color, verbose=verbose)
+    def styled(
+        *,
+        no_color: bool,
+        width: int | None,
+        verbose: bool,
+        local: bool,
+        tz: str | None,
+        **others: Any,
+    ) -> Any:
+        zone = _zone(tz, local=local)
+        style = style_for(sys.stdout, width=width, color=not no_color, verbose=verbose, zone=zone)
+        if zone is not UTC and not others.get("as_json"):
+            name = tz or f"the zone of this machine ({style.zone_name(time.time_ns())})"
+            click.echo(f"Times are those of {name}.", err=True)
         return command(style=style, **others)
 
     options = (
@@ -104,6 +147,10 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "-v", "--verbose", is_flag=True, help="All attributes, and stacks of exceptions."
         ),
+        click.option(
+            "--local", is_flag=True, help="Times in the zone of this machine; UTC unless given."
+        ),
+        click.option("--tz", metavar="ZONE", help="Times in this zone, such as Europe/Berlin."),
         click.option("--no-color", is_flag=True, help="No colour; NO_COLOR does the same."),
         click.option(
             "--width",
@@ -170,10 +217,10 @@ def pairs(found: Iterable[tuple[str, Any]], separator: str = " ") -> str:
     return separator.join(f"{clip(key)}={value(item)}" for key, item in found)
 
 
-def timestamp(unix_nano: int) -> str:
-    """`2025-10-03 10:30:15.123`, UTC."""
+def timestamp(unix_nano: int, zone: tzinfo | None = UTC) -> str:
+    """`2025-10-03 10:30:15.123` in a zone; None is the zone of this machine."""
     seconds, nanos = divmod(unix_nano, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC)
+    moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
     return f"{moment:%Y-%m-%d %H:%M:%S}.{nanos // 1_000_000:03d}"
 
 
@@ -220,7 +267,7 @@ def log_line(log: Document, style: Style) -> str:
     if trace_id := log.get("trace", {}).get("trace_id"):
         fields.append(("trace_id", trace_id))
     parts = [
-        timestamp(log["time_unix_nano"]),
+        style.time(log["time_unix_nano"]),
         style.paint(clip(log["level"]), LEVEL_STYLES.get(log["level"], {})),
         clip(log["service"]),
         message(log),

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from collector.cli.paging import checked, conditions, fetched, page_options, show
-from collector.cli.render import Style, clip, duration, pairs, timestamp
+from collector.cli.render import Style, clip, duration, pairs
 from collector.cli.source import Asking
 from collector.query.slow import DEFAULT_LIMIT, question
 
@@ -51,7 +51,7 @@ def line(span: dict[str, Any], style: Style) -> str:
         f"{duration(span['duration_ms']):>10}",
         clip(span["service"]),
         clip(span["name"]) or "(no name)",
-        timestamp(span["start_unix_nano"]),
+        style.time(span["start_unix_nano"]),
         f"trace {clip(span['trace_id'])}",
     ]
     if span["status"] == "ERROR":

@@ -33,9 +33,7 @@ from collector.components import resolve
 from collector.config import Config
 from collector.http.loopback import connect
 from collector.model import Answers, Host, Secret
-from collector.query import failures, slow, tail, tasks
-from collector.query.logs import logs
-from collector.query.parameters import log_query
+from collector.query import paged, tail
 from collector.query.tail import Lines
 from collector.query.trace import trace
 from collector.stats import Stats
@@ -58,7 +56,7 @@ class Source(Protocol):
         """The answer to one id; it may say that nothing was found."""
 
     async def ask(self, what: str, pairs: Pairs) -> bytes:
-        """One page of `logs`, `errors`, `slow` or `tasks`; the pairs are those of GET /api/v1/..."""
+        """One page of a question of `PAGED`; the pairs are those of GET /api/v1/..."""
 
     async def loki(self, path: str, pairs: Pairs) -> bytes:
         """The answer of GET /loki/api/v1/..., `query_range` or `query`, labels by kind."""
@@ -208,15 +206,7 @@ class Opened:
 
     async def ask(self, what: str, pairs: Pairs) -> bytes:
         """As GET /api/v1/..."""
-        now, store = time.time_ns(), self._store
-        if what == "errors":
-            grouped = failures.question(pairs, now_unix_nano=now)
-            return dumps(await failures.errors(store, grouped))
-        if what == "slow":
-            return dumps(await slow.slow(store, slow.question(pairs, now_unix_nano=now)))
-        if what == "tasks":
-            return dumps(await tasks.tasks(store, tasks.question(pairs, now_unix_nano=now)))
-        return dumps(await logs(store, log_query(pairs, now_unix_nano=now)))
+        return await paged.ask(self._store, what, pairs, now_unix_nano=time.time_ns())
 
     async def loki(self, path: str, pairs: Pairs) -> bytes:
         """As GET /loki/api/v1/..."""

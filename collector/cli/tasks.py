@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from collector.cli.paging import checked, conditions, fetched, page_options, show
-from collector.cli.render import Style, clip, duration, timestamp
+from collector.cli.render import Style, clip, duration
 from collector.cli.source import Asking
 from collector.query.tasks import DEFAULT_LIMIT, STATES, question
 
@@ -70,7 +70,7 @@ def line(task: dict[str, Any], style: Style) -> str:
     """A task in one line, and why it is in its state in a second one, when that is known."""
     state = style.paint(f"{clip(task['state']):<8}", _STYLES.get(task["state"], {}))
     parts = [
-        timestamp(task["updated_unix_nano"]),
+        style.time(task["updated_unix_nano"]),
         state,
         clip(task["name"]) or "(no name)",
         clip(task["id"]),

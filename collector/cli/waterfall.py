@@ -24,7 +24,6 @@ from collector.cli.render import (
     pairs,
     stack,
     timed,
-    timestamp,
     visible,
 )
 from collector.query.trace import Answer, Row, Trace
@@ -135,7 +134,8 @@ class _Block:
             if len(values) > len(shown):
                 text += f" and {len(values) - len(shown)} more"
             yield from self._folded(f"  {name:<16}", text)
-        yield f"  {'start':<16}{timestamp(trace.start_unix_nano)} UTC"
+        start = trace.start_unix_nano
+        yield f"  {'start':<16}{style.time(start)} {style.zone_name(start)}"
         yield f"  {'duration':<16}{duration(trace.duration_ms)}"
         errors = style.paint(_count(trace.error_count, "error"), RED if trace.error_count else {})
         spans, logs = _count(trace.span_count, "span"), _count(trace.log_count, "log record")

@@ -34,10 +34,10 @@ from collector.errors import Retryable, StartFailed
 from collector.http.exposure import unauthenticated_allowed
 from collector.http.server import serving
 from collector.model import Duration, ExporterId, Host, Secret
-from collector.query import failures, slow, tail, tasks
-from collector.query.logs import logs
+from collector.query import paged, tail
+from collector.query.jaeger import routes as jaeger
 from collector.query.loki.api import LokiApi
-from collector.query.parameters import LOG_PARAMETERS, BadParameter, log_query
+from collector.query.parameters import BadParameter
 from collector.query.searched import PAGE
 from collector.query.tail import Lines
 from collector.query.tempo import routes as tempo
@@ -153,14 +153,14 @@ class QueryServer:
             routes=[
                 Route("/", questions.index),
                 Route("/api/v1/trace/{id:path}", questions.trace),
-                Route("/api/v1/logs", questions.logs),
-                Route("/api/v1/errors", questions.errors),
-                Route("/api/v1/slow", questions.slow),
-                Route("/api/v1/tasks", questions.tasks),
+                *questions.paged(),
                 Route("/api/v1/tail", questions.tail),
                 Route("/api/v1/stats", questions.stats),
                 *questions.loki(),
                 *tempo.routes(store, questions.answer, HEADERS, seconds=0.7 * self._config.timeout),
+                *jaeger.routes(
+                    store, questions.answer, HEADERS, seconds=0.7 * self._config.timeout
+                ),
             ],
             exception_handlers={HTTPException: _http_error},
         )
@@ -237,45 +237,26 @@ class Questions:
 
         return await self.answer(request, ask)
 
-    async def logs(self, request: Request) -> Response:
-        """GET /api/v1/logs."""
+    def paged(self) -> list[BaseRoute]:
+        """GET /api/v1/... for each question of the table."""
 
-        async def ask() -> Response:
-            query = log_query(
-                request.query_params.multi_items(),
-                now_unix_nano=time.time_ns(),
-                max_rows=self._config.max_rows,
-            )
-            return _json(200, dumps(await logs(self._store, query)))
+        def route(what: str) -> BaseRoute:
+            async def handle(request: Request) -> Response:
+                async def ask() -> Response:
+                    body = await paged.ask(
+                        self._store,
+                        what,
+                        request.query_params.multi_items(),
+                        now_unix_nano=time.time_ns(),
+                        max_rows=self._config.max_rows,
+                    )
+                    return _json(200, body)
 
-        return await self.answer(request, ask)
+                return await self.answer(request, ask)
 
-    async def errors(self, request: Request) -> Response:
-        """GET /api/v1/errors."""
+            return Route(f"/api/v1/{what}", handle)
 
-        async def ask() -> Response:
-            asked = failures.question(**self._asked(request))
-            return _json(200, dumps(await failures.errors(self._store, asked)))
-
-        return await self.answer(request, ask)
-
-    async def slow(self, request: Request) -> Response:
-        """GET /api/v1/slow."""
-
-        async def ask() -> Response:
-            asked = slow.question(**self._asked(request))
-            return _json(200, dumps(await slow.slow(self._store, asked)))
-
-        return await self.answer(request, ask)
-
-    async def tasks(self, request: Request) -> Response:
-        """GET /api/v1/tasks."""
-
-        async def ask() -> Response:
-            asked = tasks.question(**self._asked(request))
-            return _json(200, dumps(await tasks.tasks(self._store, asked)))
-
-        return await self.answer(request, ask)
+        return [route(what) for what in paged.PAGED]
 
     async def tail(self, request: Request) -> Response:
         """GET /api/v1/tail: an answer that ends when the client leaves."""
@@ -305,13 +286,6 @@ class Questions:
         finally:
             self._tails -= 1
             await lines.aclose()
-
-    def _asked(self, request: Request) -> dict[str, Any]:
-        return {
-            "pairs": request.query_params.multi_items(),
-            "now_unix_nano": time.time_ns(),
-            "max_rows": self._config.max_rows,
-        }
 
     async def stats(self, request: Request) -> Response:
         """GET /api/v1/stats."""
@@ -453,10 +427,7 @@ INDEX: Final = """<!doctype html>
         )
         + "\n</ul></dd>"
         for name, what, parameters in (
-            ("logs", "Log records, newest first, a page at a time.", LOG_PARAMETERS),
-            ("errors", "Failures that mean the same, as groups.", failures.PARAMETERS),
-            ("slow", "The slowest operations or traces.", slow.PARAMETERS),
-            ("tasks", "What became of Celery tasks.", tasks.PARAMETERS),
+            *((name, kind.help, kind.parameters) for name, kind in paged.PAGED.items()),
             ("tail", "New log records as they come, one JSON object per line.", tail.PARAMETERS),
         )
     )

@@ -27,6 +27,9 @@ Promises of every store:
   list, never an error. Values of a query are values: they can never become operators, SQL or
   field paths. A query that needs longer than the store allows, or a store that cannot be reached,
   is `Retryable` with a text that says what to do.
+- **Lists.** `traces`, `services`, `operations` and `metric_names` read no more than they are
+  allowed to, and say when that was not everything. No `text` and no `where` narrows them
+  (ValueError). See stores/lists.py.
 - **Following.** `follow` gives each log record that becomes visible after a position at least once;
   what it cannot give it names as a gap. A repeat can only come right behind a position.
 - **Moving.** What another store holds can be taken over: documents keep their collection and their
@@ -61,6 +64,17 @@ from collector.stores.answers import Followed as Followed
 from collector.stores.answers import Walked as Walked
 from collector.stores.answers import failure_of as failure_of
 from collector.stores.dead_letters import DeadLetter as DeadLetter
+from collector.stores.lists import ENTRIES as ENTRIES
+from collector.stores.lists import MOST_COUNTED as MOST_COUNTED
+from collector.stores.lists import MOST_WALKED as MOST_WALKED
+from collector.stores.lists import Counted as Counted
+from collector.stores.lists import ListedTrace as ListedTrace
+from collector.stores.lists import MetricName as MetricName
+from collector.stores.lists import Operation as Operation
+from collector.stores.lists import Part as Part
+from collector.stores.lists import Place as Place
+from collector.stores.lists import ServiceCount as ServiceCount
+from collector.stores.lists import Traces as Traces
 from collector.stores.statistics import DailyStatistic as DailyStatistic
 
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
@@ -194,6 +208,35 @@ class Store(Protocol):
     async def failures(self, query: Query) -> list[Failure]:
         """What failed: documents that match, counted by type, message and service; latest first."""
 
+    async def traces(
+        self,
+        query: Query,
+        *,
+        longest: bool = False,
+        after: Place | None = None,
+        most: int = MOST_WALKED,
+    ) -> Traces:
+        """
+        Traces with a span that matches, `query.limit` of them, by their first matching span.
+
+        Args:
+            query: about spans, without `text` and `where`; its order and `after` have no meaning.
+            longest: the longest matching span first; the newest first otherwise.
+            after: `behind` of the page before.
+            most: spans to look at; the page ends early behind them.
+        """
+
+    async def services(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[ServiceCount]:
+        """The newest `most` spans or log records that match, counted by service."""
+
+    async def operations(
+        self, query: Query, *, kinds: Sequence[str] = (), most: int = MOST_COUNTED
+    ) -> Counted[Operation]:
+        """The newest `most` spans that match, those of some kinds by service, name and kind."""
+
+    async def metric_names(self, query: Query, *, most: int = MOST_COUNTED) -> Counted[MetricName]:
+        """The newest `most` metric points that match, by name."""
+
     def follow(self, query: Query, after: str = "") -> AsyncGenerator[Followed, None]:
         """
         New log records that match, for ever; the first step comes at once and may be empty.
@@ -261,6 +304,18 @@ def encodable(query: Query) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def listable(query: Query, *signals: Signal) -> bool:
+    """
+    Whether a list can have anything for a query.
+
+    Raises:
+        ValueError: it has a condition that lists do not know.
+    """
+    if query.where or query.text is not None or query.context:
+        raise ValueError("lists: a question with `text`, `where` or `context` is not answered")
+    return query.signal in signals and encodable(query)
 
 
 class StoreConsumer:

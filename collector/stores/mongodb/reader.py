@@ -133,7 +133,7 @@ class Reading:
         """What failed, counted by type, message and service."""
         if not encodable(query):
             return []
-        return await self.ask(lambda: summaries.failures(self.database, self._names(query), query))
+        return await self.ask(lambda: summaries.failures(self.database, self.names(query), query))
 
     async def sizes(self) -> dict[str, int]:
         """Roughly how many documents each collection holds."""
@@ -152,7 +152,7 @@ class Reading:
         self._check()
         if len(self._followers) >= MAX_FOLLOWERS:
             raise Retryable(f"{MAX_FOLLOWERS} follow the log records of this store already")
-        source = following.Following(lambda: self.database, self._names, query, after)
+        source = following.Following(lambda: self.database, self.names, query, after)
         calls = Calls("mongodb-follower", 1, self._closed)
         self._followers.add(calls)
 
@@ -193,7 +193,7 @@ class Reading:
 
     async def _merged(self, filters: dict[str, Any], query: Query) -> list[Document]:
         """Ask every collection that can have what is asked for, and merge."""
-        names = await self._one(lambda: self._names(query))
+        names = await self._one(lambda: self.names(query))
         found: list[Document] = []
         while True:
             calls = [partial(self._find, [name], filters, query) for name in names]
@@ -256,7 +256,7 @@ class Reading:
         except PyMongoError as error:
             raise bulk.retryable(error, self._servers) from error
 
-    def _names(self, query: Query) -> list[str]:
+    def names(self, query: Query) -> list[str]:
         """The collections that can have what a query asks for."""
         until, names = self._found
         if query.signal is Signal.LOGS and time.monotonic() >= until:

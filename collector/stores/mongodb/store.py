@@ -54,6 +54,7 @@ from collector.stores.mongodb.coalesce import Coalescer
 from collector.stores.mongodb.config import MongoDBConfig
 from collector.stores.mongodb.encode import encode
 from collector.stores.mongodb.indexes import REACH_S, Preparation
+from collector.stores.mongodb.lists import Lists
 from collector.stores.mongodb.reader import MAX_FOLLOWERS, READERS, Reading
 from collector.stores.retention import table
 from collector.stores.routing import LETTERS, STATISTICS, TRAIL, Routing
@@ -68,7 +69,7 @@ MAX_WRITES: Final = 64
 T = TypeVar("T")
 
 
-class MongoDB:
+class MongoDB(Lists):
     """
     The store; see `base.Store` for what it promises.
 

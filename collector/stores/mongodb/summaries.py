@@ -24,7 +24,7 @@ from collector.stores.mongodb.indexes import SLOW_MS
 from collector.stores.query_match import matches
 from collector.stores.routing import SPANS
 
-_ORDER: Final = {"duration_ms": -1, "_id": -1}
+ORDER: Final = {"duration_ms": -1, "_id": -1}
 
 
 def slowest(database: Any, query: Query, after: tuple[float, str] | None) -> list[Document]:
@@ -32,7 +32,7 @@ def slowest(database: Any, query: Query, after: tuple[float, str] | None) -> lis
     found: list[Document] = []
     match = matches(query)
     for filters in bands(query, after):
-        steps: list[dict[str, Any]] = [{"$match": filters}, {"$sort": _ORDER}]
+        steps: list[dict[str, Any]] = [{"$match": filters}, {"$sort": ORDER}]
         steps += [{"$limit": query.limit - len(found)}] if exact(query) else []
         with database[SPANS].aggregate(steps, batchSize=min(query.limit, 1000)) as cursor:
             for stored in cursor:
@@ -82,8 +82,8 @@ def failures(database: Any, names: Sequence[str], query: Query) -> list[Failure]
                 message=row["_id"]["message"],
                 service=row["_id"]["service"],
                 count=row["count"],
-                first_unix_nano=_integer(row["first"]),
-                last_unix_nano=_integer(row["last"]),
+                first_unix_nano=integer(row["first"]),
+                last_unix_nano=integer(row["last"]),
                 trace_id=(row["trace"] or {}).get("id", ""),
             )
             for row in cursor
@@ -152,6 +152,6 @@ def _first_text(paths: Sequence[str]) -> Any:
     return {"$ifNull": [*only, ""]}
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
     """A time, which is a Decimal128 behind the year 2262."""
     return int(value.to_decimal()) if hasattr(value, "to_decimal") else int(value)

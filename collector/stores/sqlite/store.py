@@ -45,6 +45,7 @@ from collector.stores.sqlite import maintenance, summaries
 from collector.stores.sqlite import reader as reading
 from collector.stores.sqlite import transfer as moving
 from collector.stores.sqlite import writer as file
+from collector.stores.sqlite.lists import Lists
 from collector.stores.sqlite.rows import Encoded, encode, letter_row
 from collector.stores.sqlite.rows_from_wire import rows_of
 from collector.stores.sqlite.schema import (
@@ -66,7 +67,7 @@ _CAUTION: Final = (
 T = TypeVar("T")
 
 
-class SQLite:
+class SQLite(Lists):
     """
     The store; see `base.Store` for what it promises.
 

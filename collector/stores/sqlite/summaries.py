@@ -56,8 +56,22 @@ def slowest(
     return found
 
 
-def statements(query: Query, after: tuple[float, str] | None) -> Iterator[tuple[str, list[Any]]]:
-    """What to ask one after the other: what has an index on its duration, then the rest."""
+def statements(
+    query: Query,
+    after: tuple[float, str] | None,
+    columns: str = "document",
+    *,
+    bounded: bool = True,
+) -> Iterator[tuple[str, list[Any]]]:
+    """
+    What to ask one after the other: what has an index on its duration, then the rest.
+
+    Args:
+        query: the question.
+        after: duration and id of the last span of the page before.
+        columns: what is read.
+        bounded: no more than the limit of the question.
+    """
     if query.signal is not Signal.TRACES:
         return
     least = query.min_duration_ms or 0.0
@@ -68,9 +82,10 @@ def statements(query: Query, after: tuple[float, str] | None) -> Iterator[tuple[
         condition += " (duration_ms, id) < (?, ?) AND"
         parameters += [after[0], unhexlify(after[1])]
     order = " ORDER BY duration_ms DESC, id DESC"
-    limit = " LIMIT ?" if base.exact else ""
-    last = [query.limit] if base.exact else []
-    sql = f"SELECT document FROM {base.table}{condition}"  # noqa: S608 - constants
+    bounded = bounded and base.exact
+    limit = " LIMIT ?" if bounded else ""
+    last = [query.limit] if bounded else []
+    sql = f"SELECT {columns} FROM {base.table}{condition}"  # noqa: S608 - constants
     if after is None or after[0] > SLOW_MS:
         yield f"{sql} duration_ms > {SLOW_MS}{order}{limit}", parameters + last
     if least <= SLOW_MS:

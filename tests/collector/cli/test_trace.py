@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import unicodedata
 import urllib.parse
 from pathlib import Path
@@ -450,3 +451,60 @@ def test_help_shows_examples(capsys):
     """--help has examples and every option has a text."""
     assert cli.main(["trace", "--help"]) == 0
     assert "collector trace order-4711 --verbose" in capsys.readouterr().out
+
+
+NARROWED = {
+    "--errors": (
+        ["shop-api POST /orders", "send open_order", "worker-open run/open_order"],
+        "4 spans not shown.\n",
+    ),
+    "--depth=1": (
+        ["shop-api POST /orders", "worker-close late", "worker-open run/open_order"],
+        "4 spans not shown.\n",
+    ),
+    "--depth=2": (
+        ["shop-api POST /orders", "validate", "send open_order", "worker-close late",
+         "worker-open run/open_order"],
+        "2 spans not shown.\n",
+    ),
+    "--depth=9": (
+        ["shop-api POST /orders", "validate", "send open_order", "worker-open run/open_order",
+         "60.0 ms", "worker-close late", "worker-open run/open_order"],
+        "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", NARROWED)
+def test_fewer_spans(database, capsys, option):
+    """--errors keeps failed spans and the way to them, --depth the upper levels; stderr counts the rest."""
+    names, said = NARROWED[option]
+    assert cli.main(["trace", "corr-1", option, "--store", database]) == 0
+    out, err = capsys.readouterr()
+    bars = [line for line in out.splitlines() if line.endswith("|")]
+    assert len(bars) == len(names)
+    for name, line in zip(names, bars, strict=True):
+        assert name in line
+    assert err == said
+
+
+def test_times_in_another_zone(database, capsys, monkeypatch):
+    """--tz and --local print times of a zone, named once on stderr; a zone that is none is refused."""
+    source = ["trace", "corr-1", "--store", database]
+    assert cli.main([*source, "--tz", "Asia/Kathmandu"]) == 0
+    out, err = capsys.readouterr()
+    assert "start           2025-10-03 16:15:15.123 +0545" in out
+    assert err == "Times are those of Asia/Kathmandu.\n"
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        assert cli.main([*source, "--local"]) == 0
+        out, err = capsys.readouterr()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "start           2025-10-03 16:15:15.123 +0545" in out
+    assert err == "Times are those of the zone of this machine (+0545).\n"
+    assert cli.main([*source, "--tz", "../etc/passwd"]) == 2
+    assert "is no zone that this machine knows" in capsys.readouterr().err
+    assert cli.main([*source, "--tz", "UTC", "--local"]) == 2

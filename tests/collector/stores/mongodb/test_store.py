@@ -19,7 +19,7 @@ from collector.stores.base import Query, Refused, Written
 from collector.stores.mongodb.store import MongoDB
 from telemetry.attributes import LOOKUP
 from tests import servers
-from tests.contracts import keeping, reading
+from tests.contracts import keeping, lists, reading
 from tests.contracts import stores as contract
 from tests.contracts.stores import exactly, log, point, span
 
@@ -34,6 +34,10 @@ def store(mongodb_uri, mongodb_database):
 
 class TestContract(contract.StoreContract):
     """MongoDB keeps every promise of a store."""
+
+
+class TestLists(lists.ListsContract):
+    """MongoDB keeps every promise about lists of traces, services, operations and metrics."""
 
 
 class TestReading(reading.ReadingContract):

@@ -22,7 +22,7 @@ from collector.stores.sqlite.schema import COLUMNS
 from collector.stores.sqlite.store import SQLite
 from collector.stores.sqlite.writer import MOVED_AFTER
 from telemetry.attributes import LOOKUP
-from tests.contracts import keeping, reading
+from tests.contracts import keeping, lists, reading
 from tests.contracts import stores as contract
 from tests.contracts.stores import span
 
@@ -44,6 +44,10 @@ def store(tmp_path):
 
 class TestContract(contract.StoreContract):
     """SQLite keeps every promise of a store."""
+
+
+class TestLists(lists.ListsContract):
+    """SQLite keeps every promise about lists of traces, services, operations and metrics."""
 
 
 class TestReading(reading.ReadingContract):
