@@ -50,7 +50,7 @@ PORTS = {
     "chat-api": 8000,
 }
 INSIDE = {"otlp-grpc": 4317, "otlp-http": 4318, "query": 4319, "health": 13133, "metrics": 8889}
-START_S, STOP_S, EXAMPLE_S = 60.0, 20.0, 120.0
+START_S, STOP_S, EXAMPLE_S = 90.0, 20.0, 180.0
 AGAIN_S = 20.0
 """How often chat API and Celery worker get something to do after the first round."""
 
@@ -268,7 +268,7 @@ def start_prometheus(stack: Stack, binary: str) -> None:
         ("alertmanager:9093", "alertmanager"),
     ):
         text = text.replace(before, f"127.0.0.1:{stack.ports[name]}")
-    text = text.replace("scrape_interval: 15s", "scrape_interval: 5s")
+    text = text.replace("scrape_interval: 15s", "scrape_interval: 2s")
     text = text.replace("[rules.yml]", json.dumps([str(ROOT / "deploy/prometheus/rules.yml")]))
     (stack.folder / "prometheus.yml").write_text(text)
     stack.start(
@@ -314,32 +314,41 @@ def example(stack: Stack, name: str, *command: str, service: str | None = None) 
         name,
         [*(wrapper if service != "" else []), *command],
         OTEL_EXPORTER_OTLP_ENDPOINT=stack.url("otlp-http"),
-        OTEL_METRIC_EXPORT_INTERVAL="5000",
+        OTEL_METRIC_EXPORT_INTERVAL="2000",
         LOG_FORMAT="none",
         REDIS_URL=redis,
         C_FORCE_ROOT="1",
     )
 
 
-def start_examples(stack: Stack, *, with_redis: bool) -> list[str]:
-    """Start all five; the names of those that end by themselves."""
+def run_examples(stack: Stack, *, with_redis: bool) -> None:
+    """
+    Start all five, one after the other, and return when those that end have ended.
+
+    Rates need programs that live through some scrapes, so these work longer than when one tries them.
+    """
     python = sys.executable
     port = str(stack.ports["chat-api"])
     app = str(EXAMPLES / "chat_api")
     example(stack, "chat-api", str(BIN / "uvicorn"), "main:app", "--app-dir", app, "--port", port)
-    example(stack, "risk-worker", python, str(EXAMPLES / "risk_worker/main.py"))
-    example(stack, "lead-batch", python, str(EXAMPLES / "lead_batch/main.py"), "--leads", "120")
-    if not with_redis:
-        return ["risk-worker", "lead-batch"]
-    tasks = ("--workdir", str(EXAMPLES / "celery_worker"), "-A", "tasks", "worker")
-    calm = ("--concurrency", "2", "--without-mingle", "--without-gossip")
-    example(stack, "celery-worker", str(BIN / "celery"), *tasks, *calm, service="worker")
-    fleet = (python, str(EXAMPLES / "order_fleet/main.py"), "--orders", "30")
-    example(stack, "order-fleet", *fleet, service="")  # it wraps its own nine processes
-    return ["risk-worker", "lead-batch", "order-fleet"]
+    stack.wait_for("chat-api", lambda: answers(stack.url("chat-api") + "/health"))
+    chat(stack, 1)
+    risk = (python, str(EXAMPLES / "risk_worker/main.py"), "--rounds", "1000000")
+    example(stack, "risk-worker", *risk)
+    leads = (python, str(EXAMPLES / "lead_batch/main.py"), "--leads", "300", "--rate", "15")
+    example(stack, "lead-batch", *leads)
+    if with_redis:
+        tasks = ("--workdir", str(EXAMPLES / "celery_worker"), "-A", "tasks", "worker")
+        calm = ("--concurrency", "2", "--without-mingle", "--without-gossip")
+        example(stack, "celery-worker", str(BIN / "celery"), *tasks, *calm, service="worker")
+        publish(stack)
+        fleet = (python, str(EXAMPLES / "order_fleet/main.py"), "--orders", "2000")
+        example(stack, "order-fleet", *fleet, service="")  # it wraps its own nine processes
+        stack.finish("order-fleet")
+    stack.finish("lead-batch")
 
 
-def chat(stack: Stack, round_: int) -> None:
+def chat(stack: Stack, turn: int) -> None:
     """A conversation, a stream, something that is not there, and the route with a bug."""
     headers = {"X-Organization-ID": "org-1", "X-User-ID": "u-1", "content-type": "application/json"}
     asked: list[tuple[str, bytes | None]] = [
@@ -349,7 +358,7 @@ def chat(stack: Stack, round_: int) -> None:
         ("/reports/daily", None),
     ]
     for path, body in asked:
-        named = {**headers, "X-Correlation-ID": f"demo-{round_}"}
+        named = {**headers, "X-Correlation-ID": f"demo-{turn}"}
         request = urllib.request.Request(stack.url("chat-api") + path, body, named)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
@@ -359,9 +368,10 @@ def chat(stack: Stack, round_: int) -> None:
 
 
 def publish(stack: Stack) -> None:
-    """Send the worker its four kinds of tasks."""
+    """Send the worker its four kinds of tasks, and wait until they are done."""
     send = str(EXAMPLES / "celery_worker/send.py")
     example(stack, "celery-send", sys.executable, send, service="shop")
+    stack.finish("celery-send")
 
 
 # --- from the first process to the last ---
@@ -430,26 +440,18 @@ def run(stack: Stack, store: str) -> NoReturn:
         start_alertmanager(stack, alertmanager)
     if prometheus:
         start_prometheus(stack, prometheus)
-    ending = start_examples(stack, with_redis=redis is not None)
-    stack.wait_for("chat-api", lambda: answers(stack.url("chat-api") + "/health"))
-    chat(stack, 1)
-    if redis:
-        publish(stack)
-        ending.append("celery-send")
-    for name in ending:
-        stack.finish(name)
+    run_examples(stack, with_redis=redis is not None)
     look_here(stack, server=server, prometheus=prometheus, alertmanager=alertmanager)
-    round_ = 1
+    turn = 1
     while True:
         for _ in range(int(AGAIN_S)):
             time.sleep(1)
-            if name := stack.ended():
-                raise Failed(f"{name} ended by itself; see {stack.folder / name}.log")
-        round_ += 1
-        chat(stack, round_)
+            if ended := stack.ended():
+                raise Failed(f"{ended} ended by itself; see {stack.folder / ended}.log")
+        turn += 1
+        chat(stack, turn)
         if redis:
             publish(stack)
-            stack.finish("celery-send")
 
 
 def look_here(
