@@ -207,10 +207,11 @@ def run_examples(stack: Stack, *, with_redis: bool) -> None:
     example(stack, "lead-batch", *leads)
     if with_redis:
         tasks = ("--workdir", str(EXAMPLES / "celery_worker"), "-A", "tasks", "worker")
-        calm = ("--concurrency", "2", "--without-mingle", "--without-gossip")
+        calm = ("--concurrency", "1", "--without-mingle", "--without-gossip")
         example(stack, "celery-worker", str(BIN / "celery"), *tasks, *calm, service="worker")
         publish(stack)
-        fleet = (python, str(EXAMPLES / "order_fleet/main.py"), "--orders", "500")
+        orders = ("--orders", "300", "--rate", "15")
+        fleet = (python, str(EXAMPLES / "order_fleet/main.py"), *orders)
         example(stack, "order-fleet", *fleet, service="")  # it wraps its own nine processes
         stack.finish("order-fleet")
     stack.finish("lead-batch")
