@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml hatch_build.py $(wildcard collector/_core*.[ch] telemetry/_core*.[ch] native/*/*.[ch])
 
-.PHONY: help compile install examples run test test-full test-matrix sanitize lint docs dist format bench bench-large requirements clean
+.PHONY: help compile install examples run demo test test-full test-matrix sanitize lint docs dist format bench bench-large requirements clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -51,6 +51,9 @@ examples: .venv/.examples  ## install what the examples need, Celery and a redis
 
 run: install  ## start the collector, run an example, show its trace; Ctrl-C ends it
 	@$(BIN)/python examples/first_trace.py
+
+demo: .venv/.test  ## the whole stack and the five examples, without Docker, in data/demo; Ctrl-C ends it
+	@$(BIN)/python examples/demo.py $(ARGS)
 
 lint: .venv/.test  ## formatting, lint, types
 	$(BIN)/ruff format --check .

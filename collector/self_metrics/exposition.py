@@ -45,7 +45,7 @@ class Sample:
         value: the number.
         suffix: behind the name of the family, such as `_bucket`.
         time_s: when it was measured, None for now.
-        exemplar: an example, only written in OpenMetrics.
+        exemplar: an example, only written in OpenMetrics, for counters and buckets.
     """
 
     labels: Labels
@@ -102,7 +102,8 @@ def written(family: Family, *, openmetrics: bool) -> Iterator[str]:
         line = f"{head} {number(sample.value)}"
         if sample.time_s is not None:
             line += f" {sample.time_s:.3f}" if openmetrics else f" {int(sample.time_s * 1000)}"
-        if openmetrics and sample.exemplar is not None:
+        # OpenMetrics allows them there alone; a parser refuses the whole page for one on a gauge.
+        if openmetrics and sample.exemplar is not None and (total or sample.suffix == "_bucket"):
             line += example(sample.exemplar)
         yield line
 

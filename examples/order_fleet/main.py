@@ -35,9 +35,14 @@ START_S, ORDER_S, STOP_S = 60.0, 60.0, 20.0
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run an order fleet and send it orders.")
     parser.add_argument("--orders", type=int, default=30, help="how many orders (default: 30)")
-    orders = parser.parse_args().orders
+    parser.add_argument("--rate", type=float, help="orders a second (default: all at once)")
+    given = parser.parse_args()
+    orders = given.orders
     if orders < 1:
         parser.error("--orders must be 1 or more")
+    if given.rate is not None and given.rate <= 0:
+        parser.error("--rate must be more than 0")
+    pause_s = 1 / given.rate if given.rate else 0.0
     with redis_server() as url, redis.Redis.from_url(url) as queue:
         queue.delete("fleet:done", "fleet:ready", *(f"fleet:{role}" for role in ROLES))
         cached = list(BALANCES.items())[:4]  # the others are a fallback to the database
@@ -45,7 +50,7 @@ def main() -> int:
         with workers(url) as processes:
             try:
                 wait_until_ready(queue, processes)
-                results = run(queue, processes, orders)
+                results = run(queue, processes, orders, pause_s)
             except RuntimeError as error:
                 print(error, file=sys.stderr)
                 return 1
@@ -72,11 +77,12 @@ def order(number: int) -> dict[str, object]:
 
 
 def run(
-    queue: redis.Redis, processes: dict[str, subprocess.Popen[bytes]], orders: int
+    queue: redis.Redis, processes: dict[str, subprocess.Popen[bytes]], orders: int, pause_s: float
 ) -> Counter[str]:
-    """Send the orders and count how they end."""
+    """Send the orders, with pauses between them, and count how they end."""
     for number in range(orders):
         queue.rpush("fleet:dispatcher", encode(order(number)))
+        time.sleep(pause_s)
     results: Counter[str] = Counter()
     deadline = time.monotonic() + ORDER_S
     while results.total() < orders:

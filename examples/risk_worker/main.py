@@ -2,6 +2,7 @@
 A risk-analysis worker: a queue of wallets, an async handler, a synchronous calculator.
 
     opentelemetry-instrument --service_name risk-worker python examples/risk_worker/main.py
+    ... main.py --rounds 600        for ten minutes, so that a dashboard has something to draw
 
 Each analysis has a correlation id of its own, under which everything about it can be asked for:
 the steps as log lines, the score with all its parts, the inference with its stages. Nothing waits
@@ -9,6 +10,7 @@ for the collector: recording is an append to a queue in memory, and the results 
 whether a collector runs or not. No full wallet address leaves the process.
 """
 
+import argparse
 import asyncio
 import hashlib
 from dataclasses import dataclass
@@ -78,14 +80,19 @@ async def work(queue: asyncio.Queue[Message]) -> list[str]:
     return results
 
 
-async def main() -> None:
-    queue: asyncio.Queue[Message] = asyncio.Queue()
-    for message in MESSAGES:
-        queue.put_nowait(message)
-    finished = await asyncio.gather(*(work(queue) for _ in range(WORKERS)))
-    for line in sorted(line for lines in finished for line in lines):
-        print(line)
+async def main(rounds: int) -> None:
+    for number in range(rounds):
+        queue: asyncio.Queue[Message] = asyncio.Queue()
+        for message in MESSAGES:
+            queue.put_nowait(message)
+        finished = await asyncio.gather(*(work(queue) for _ in range(WORKERS)))
+        for line in sorted(line for lines in finished for line in lines):
+            print(line, flush=True)
+        if number + 1 < rounds:
+            await asyncio.sleep(1)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description="Analyse five wallets.")
+    parser.add_argument("--rounds", type=int, default=1, help="how often, once a second")
+    asyncio.run(main(parser.parse_args().rounds))

@@ -298,6 +298,33 @@ async def test_openmetrics_has_exemplars():
     assert "trace_id" not in plain[2]
 
 
+async def test_a_gauge_has_no_exemplar():
+    """OpenMetrics knows exemplars of counters and buckets alone; one on a gauge fails a whole scrape."""
+
+    def with_exemplar(fill, kind):
+        def filled(metric):
+            fill(metric)
+            (point,) = getattr(metric, kind).data_points
+            point.exemplars.add(as_double=3, time_unix_nano=2 * SECOND, trace_id=b"\x01" * 16)
+
+        return filled
+
+    async with exporter(enable_open_metrics=True) as running:
+        await running(
+            batch(
+                with_exemplar(level("a", 1.0), "gauge"),
+                with_exemplar(total("open", 4, monotonic=False), "sum"),
+                with_exemplar(total("n", 2), "sum"),
+            )
+        )
+        _, _, text = await fetch(running, accept="application/openmetrics-text;version=1.0.0")
+    assert text == (
+        "# TYPE a gauge\na 1\n"
+        "# TYPE open gauge\nopen 4\n"
+        f'# TYPE n counter\nn_total 2 # {{trace_id="{"01" * 16}"}} 3 2.000\n# EOF\n'
+    )
+
+
 async def test_services_are_jobs_and_resources_are_targets():
     """`job` and `instance` name the service; its other attributes are in `target_info`."""
     made = batch(
