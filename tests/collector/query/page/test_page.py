@@ -204,6 +204,24 @@ def test_errors_and_tasks_lead_to_the_trace(browser):
     browser.shows("No success task in the last 1h")
 
 
+def test_services_and_operations(browser, page):
+    """Services with rate, failures and percentiles of operations; a collector without the routes says so."""
+    try:
+        stored(page, "api/v1/operations", patience_s=0)
+    except AssertionError:
+        browser.open("#/services")
+        browser.shows("Not available on this version of the collector.")
+        return
+    browser.open("#/services")
+    browser.shows("run billing.charge_card", "100.0 %", "610 ms", "risk-api")
+    assert browser.text("#command") == "collector operations --since 1h"
+    browser.all('a[href*="service=worker"][data-row]')[0].click()
+    browser.shows("run billing.charge_card")
+    browser.until(lambda: "GET /products" not in browser.text(), "other services did not go")
+    browser.open()
+    browser.shows("Requests and tasks", "Failed spans", "8 failed")
+
+
 def test_keyboard_only(browser):
     """From home to the cause, through every view and back to the box without a pointer."""
     browser.open()
@@ -352,54 +370,3 @@ def test_live_keeps_up_and_counts_what_left(browser, sender):
         )
     browser.shows("flood 6499", "older lines left this view; all are stored")
     assert browser.run("return document.querySelectorAll('.tail .r').length") < 100
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "#/",
-        "#/traces",
-        "#/errors",
-        "#/services",
-        "#/tasks",
-        "#/find/",
-        "#/live",
-        f"#/trace/{shop.TRACE}",
-    ],
-)
-def test_400_pixels_are_enough(browser, place):
-    """Every view fits into 400 px without scrolling sideways, and all its controls have names."""
-    size = {"width": 400, "height": 860, "deviceScaleFactor": 1, "mobile": False}
-    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        browser.open(place)
-        browser.until(
-            lambda: not browser.run("return document.querySelector('main').ariaBusy === 'true'"),
-            place,
-        )
-        wide = browser.run(
-            "return [document.documentElement.scrollWidth, document.querySelector('main').scrollWidth]"
-        )
-    finally:
-        browser.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride", {**size, "width": 1440, "height": 900}
-        )
-    assert wide == [400, 400]
-    nameless = browser.run(
-        "return [...document.querySelectorAll('a, button, input, select, [role=tree], [role=listbox], svg')]"
-        ".filter((e) => !(e.getAttribute('aria-label') || e.innerText?.trim() || e.textContent.trim())).map((e) => e.outerHTML)"
-    )
-    assert nameless == []
-    assert browser.run("return document.querySelectorAll('h1').length") == 1
-
-
-def test_dark_and_light_by_the_system(browser):
-    """The colours follow the system's setting."""
-    colour = "return getComputedStyle(document.body).backgroundColor"
-    seen = {}
-    for scheme in ("dark", "light"):
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        seen[scheme] = browser.run(colour)
-    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert seen == {"dark": "rgb(14, 17, 22)", "light": "rgb(255, 255, 255)"}

@@ -23,6 +23,14 @@ export function count(n) {
   return n < 1e6 ? `${(n / 1e3).toFixed(1)}k` : `${(n / 1e6).toFixed(1)}M`;
 }
 
+/** So many of something in so many seconds: 12/s, 3.4/min, 7/h. */
+export function rate(n, seconds) {
+  const most = (value) => (value < 10 ? String(Math.round(value * 10) / 10) : count(value));
+  if (!n) return ["0", "/min"];
+  if (n / seconds >= 1) return [most(n / seconds), "/s"];
+  return (n / seconds) * 60 >= 1 ? [most((n / seconds) * 60), "/min"] : [most((n / seconds) * 3600), "/h"];
+}
+
 /** "1 span", "2 spans". */
 export function many(n, word) {
   return `${count(n)} ${word}${n === 1 ? "" : "s"}`;

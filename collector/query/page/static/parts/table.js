@@ -12,7 +12,7 @@ import { h } from "./dom.js";
 export function table(caption, columns, rows) {
   const classes = (column) => (column.kind ?? "").split(" ").filter(Boolean).map((each) => `.${each}`).join("");
   return h("table", h("caption.unseen", caption),
-    h("thead", h("tr", columns.map((column) => h(`th${classes(column)}`, { scope: "col", style: column.width ? { width: column.width } : {} }, column.text)))),
+    h("thead", h("tr", columns.map((column) => h(`th${classes(column)}`, { scope: "col", style: column.width ? { width: column.width } : {} }, column.text || h("span.unseen", "State"))))),
     h("tbody", rows.map((cells) => h("tr", cells.map((cell, index) => h(`td${classes(columns[index])}`, cell))))));
 }
 

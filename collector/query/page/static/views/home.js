@@ -3,7 +3,7 @@
 import { ask } from "../parts/api.js";
 import { button, choice, fill, h, icon, place } from "../parts/dom.js";
 import { every } from "../parts/every.js";
-import { ago, count, share, when } from "../parts/format.js";
+import { ago, count, many, rate, share, when } from "../parts/format.js";
 import { cuts, empty, failure, panel, rowLink } from "../parts/table.js";
 import { line } from "../parts/text.js";
 import { recent, seconds, traceTable } from "../parts/traces.js";
@@ -15,7 +15,7 @@ const AGAIN_S = 4;
 export async function show({ main, query, since, signal, change, command, title, say }) {
   title("Home");
   const mode = ["failed", "slow"].includes(query.show) ? query.show : "all";
-  command(`collector traces --since ${since}${mode === "failed" ? " --errors" : mode === "slow" ? " --order slowest" : ""}`, "new traces come by themselves");
+  command(`collector traces --since ${since}${mode === "failed" ? " --errors" : mode === "slow" ? " --slowest" : ""}`, "new traces come by themselves");
   const kpis = h("div.kpis");
   const list = h("div", { "aria-live": "off" });
   const note = h("span.t3", "newest first");
@@ -54,18 +54,17 @@ export async function show({ main, query, since, signal, change, command, title,
     const { json } = await ask("api/v1/services", { since }, { signal });
     const all = json.services ?? [];
     const total = (key) => all.reduce((sum, each) => sum + (each[key] ?? 0), 0);
-    const minutes = seconds(since) / 60;
     const spans = total("spans");
     const figure = (label, text, unit, detail, bad) => h("div.kpi", h("div.lb", label), h("div.v", h(bad ? "span.err" : "span", text), unit && h("small", unit)), h("div.dt", detail));
     fill(kpis,
-      figure("Requests and tasks", count(total("requests") / minutes), "/min", `${count(total("requests"))} in the last ${since}`),
+      figure("Requests and tasks", ...rate(total("requests"), seconds(since)), `${count(total("requests"))} in the last ${since}`),
       figure("Failed spans", share(spans ? total("errors") / spans : 0), "", `${count(total("errors"))} of ${count(spans)}`, total("errors") > 0),
       figure("Logged errors", count(total("error_logs")), "", `of ${count(total("logs"))} log records`, total("error_logs") > 0),
       figure("Services", String(all.length), "", all.length ? "heard in this range" : "none in this range"));
     fill(services, all.length ? h("ul.attn", all.slice(0, 12).map((each) => h("li", icon(each.errors || each.error_logs ? "fail" : "none"),
       rowLink(place(["services"], { service: each.name, since }), h("span.el.b", line(each.name, 100))),
-      h(each.errors ? "span.err" : "span.t3", each.errors ? `${count(each.errors)} failed` : `${count(each.requests ?? 0)}`),
-      h("div.s.t3", `${count(each.spans ?? 0)} spans · ${count(each.logs ?? 0)} log records · `, ago(each.last_unix_nano))))) : empty(`No service in the last ${since}.`), cuts(json));
+      h(each.errors ? "span.err" : "span.t3", each.errors ? `${count(each.errors)} failed` : many(each.requests ?? 0, "request")),
+      h("div.s.t3", `${many(each.spans ?? 0, "span")} · ${many(each.logs ?? 0, "log record")} · `, ago(each.last_unix_nano))))) : empty(`No service in the last ${since}.`), cuts(json));
   }
   async function latest() {
     const { json } = await ask("api/v1/logs", { since, level: "warning", limit: 8 }, { signal });

@@ -2,7 +2,7 @@
 
 import { ask } from "../parts/api.js";
 import { button, choice, fill, h, icon, place } from "../parts/dom.js";
-import { ago, count, duration, share, word } from "../parts/format.js";
+import { ago, count, duration, many, rate, share, word } from "../parts/format.js";
 import { cuts, empty, failure, panel, rowLink, table } from "../parts/table.js";
 import { line } from "../parts/text.js";
 
@@ -18,7 +18,7 @@ export async function show({ main, query, since, signal, change, command, title 
   const service = query.service ?? "";
   const order = ORDERS.some(([key]) => key === query.order) ? query.order : "count";
   const kind = query.kind === "all" ? "all" : "entry";
-  command(["collector operations --since", since, service && `--service ${word(service)}`, order !== "count" && `--order ${order}`, kind === "all" && "--kind all"].filter(Boolean).join(" "));
+  command(["collector operations --since", since, service && `--service ${word(service)}`, order !== "count" && `--order ${order}`, kind === "all" && "--all"].filter(Boolean).join(" "));
   const operations = h("div");
   const services = h("div");
   main.append(h("div.head", h("h1", service ? line(service, 100) : "Services"), service && h("a.btn.sm", { href: place(["services"], { since }) }, "All services"),
@@ -38,7 +38,7 @@ export async function show({ main, query, since, signal, change, command, title 
     fill(operations, all.length ? table("Operations", OPERATIONS, all.map((each) => [
       icon(each.errors ? "fail" : "none"),
       h("div", rowLink(place(["traces"], { service: each.service, operation: each.name, since }), h("div.el.b", { title: each.name }, line(each.name, 200)))),
-      h("div.el.t2", line(each.service, 100)), rate(each.rate_per_s ?? 0), h(each.errors ? "span.err.b" : "span.t3", each.errors ? share(each.errors / each.count) : "0"),
+      h("div.el.t2", line(each.service, 100)), rate(each.rate_per_s ?? 0, 1).join(""), h(each.errors ? "span.err.b" : "span.t3", each.errors ? share(each.errors / each.count) : "0"),
       h("span.t2", duration(each.p50_ms ?? 0)), duration(each.p95_ms ?? 0), h("span.t2", duration(each.p99_ms ?? 0)), h("span.t2", duration(each.max_ms ?? 0)), ago(each.last_unix_nano)])) : empty(`No ${kind === "all" ? "span" : "request or task"} in the last ${since}.`), cuts(json),
       json.next && h("div.pad", button("More", () => guarded(operations, () => page(json.next)))));
   }
@@ -47,13 +47,8 @@ export async function show({ main, query, since, signal, change, command, title 
     const found = json.services ?? [];
     fill(services, found.length ? table("Services", SERVICES, found.map((each) => [
       icon(each.errors ? "fail" : "none"),
-      h("div", rowLink(place(["services"], { service: each.name, since }), h("div.el.b", line(each.name, 100))), h("div.el.t3.small", `${count(each.spans ?? 0)} spans · ${count(each.logs ?? 0)} log records · `, ago(each.last_unix_nano))),
+      h("div", rowLink(place(["services"], { service: each.name, since }), h("div.el.b", line(each.name, 100))), h("div.el.t3.small", `${many(each.spans ?? 0, "span")} · `, ago(each.last_unix_nano))),
       count(each.requests ?? 0), h(each.errors ? "span.err" : "span.t3", count(each.errors ?? 0)), h(each.error_logs ? "span.err" : "span.t3", count(each.error_logs ?? 0))])) : empty(`No service in the last ${since}.`), cuts(json));
   }
   await Promise.all([guarded(operations, () => page()), guarded(services, names)]);
-}
-
-/** Calls a second, or a minute where they are few. */
-function rate(perSecond) {
-  return perSecond >= 1 ? `${count(perSecond)}/s` : `${(perSecond * 60).toFixed(perSecond * 60 < 10 ? 1 : 0)}/min`;
 }

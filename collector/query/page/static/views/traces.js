@@ -9,7 +9,7 @@ export async function show({ main, query, since, signal, change, command, title 
   title("Traces");
   const mode = ["failed", "slow"].includes(query.show) ? query.show : "all";
   const { service = "", operation = "" } = query;
-  const flags = [mode === "failed" && "--errors", mode === "slow" && "--order slowest", service && `--service ${word(service)}`, operation && `--operation ${word(operation)}`].filter(Boolean);
+  const flags = [mode === "failed" && "--errors", mode === "slow" && "--slowest", service && `--service ${word(service)}`, operation && `--operation ${word(operation)}`].filter(Boolean);
   command(["collector traces --since", since, ...flags].join(" "));
   const list = h("div");
   const wanted = { since, errors: mode === "failed", slow: mode === "slow", service, operation, limit: 100 };
