@@ -3,6 +3,7 @@
 //
 // An address is `#/VIEW/ID?key=value`: in the fragment, so that nothing of it reaches a proxy's log.
 
+import { AWAY, Refused } from "./parts/api.js";
 import { box } from "./parts/box.js";
 import { copying, fill, h, place } from "./parts/dom.js";
 import { failure } from "./parts/table.js";
@@ -27,6 +28,7 @@ const say = (text) => { document.getElementById("say").textContent = line(text, 
 const search = box(say);
 let current = null;
 let pressedG = 0;
+let ahead = false;
 
 function decoded(part) {
   try {
@@ -68,6 +70,20 @@ function drawFoot(command, note = "") {
     h("button.key", { type: "button", "aria-label": "Keys", on: { click: keys } }, h("kbd", "?")));
 }
 
+/** The module of a view; the others are fetched behind the first, for when the collector is away. */
+async function loaded(view) {
+  const path = (name) => `./views/${MODULES[name]}.js`;
+  try {
+    const module = await import(path(view));
+    if (!ahead) setTimeout(() => { for (const name of Object.keys(MODULES)) import(path(name)).catch(() => {}); }, 300);
+    ahead = true;
+    return module;
+  } catch (error) {
+    if (error instanceof SyntaxError) throw error;
+    throw new Refused(0, AWAY, "", 5);
+  }
+}
+
 async function route() {
   current?.stop.abort();
   current?.close?.();
@@ -84,7 +100,7 @@ async function route() {
   main.replaceChildren();
   main.setAttribute("aria-busy", "true");
   try {
-    const module = await import(`./views/${MODULES[known]}.js`);
+    const module = await loaded(known);
     if (mine !== current) return;
     drawFoot("collector --help");
     await module.show({

@@ -334,6 +334,20 @@ def test_a_trace_of_10000_spans(browser, sender, page):
     assert slowest[1] < 100
 
 
+def test_a_trace_that_is_arriving_fills_in(browser, sender, page):
+    """Spans that come after the trace was opened appear by themselves; the selected row stays selected."""
+    trace = shop.identity("slow", 16).hex()
+    each = {"trace": trace, "service": "slow-api", "start": 0}
+    sender.now = time.time_ns()
+    sender.spans([{**each, "id": "first", "name": "first part", "ms": 5}])
+    stored(page, f"api/v1/trace/{trace}")
+    browser.open(f"#/trace/{trace}")
+    browser.shows("first part took 5.0 ms")
+    sender.spans([{**each, "id": "second", "parent": "first", "name": "second part", "ms": 3}])
+    browser.shows("second part", where=".wf .rows")
+    assert "first part" in failed_row(browser)
+
+
 def test_live_follows_pauses_and_links(browser, sender):
     """New records come as they are stored, a pause holds them back and counts them, a line opens its trace."""
     browser.open("#/live")

@@ -12,6 +12,9 @@ export class Refused extends Error {
   }
 }
 
+/** What is said when nothing answers. */
+export const AWAY = "the collector does not answer; is it running?";
+
 /** Seconds of waiting that a `Retry-After` asks for. */
 function later(response) {
   return Number(response.headers.get("retry-after")) || 0;
@@ -42,7 +45,7 @@ export async function open(path, params = {}, signal) {
       response = await fetch(address, { headers, signal, cache: "no-store", redirect: "error" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Refused(0, "the collector does not answer; is it running?", "", 2);
+      throw new Refused(0, AWAY, "", 2);
     }
     if (response.status !== 401) return response;
     await token.ask(used);

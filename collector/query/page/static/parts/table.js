@@ -36,10 +36,31 @@ export function cuts(answer) {
   return (answer.cut ?? []).map((sentence) => h("p.cut", sentence));
 }
 
-/** A panel's failure: the sentence of the server, and the other panels live on. */
+const AGAIN = new Set([0, 429, 503]);
+const LEAST_S = 5;
+
+/**
+ * A panel's failure: the sentence of the server, and the other panels live on. What may pass is asked
+ * again: the view is opened anew, when the sentence is still there by then.
+ */
 export function failure(error) {
+  if (AGAIN.has(error.status)) return waiting(error, Math.max(LEAST_S, error.retryS));
   const missing = error.status === 404;
   return h("div.pad", { role: missing ? "note" : "alert" }, missing
     ? h("p.t3", "Not available on this version of the collector.")
     : h("p.err", error.parameter ? `${error.parameter}: ${error.message}` : error.message));
+}
+
+function waiting(error, seconds) {
+  const left = h("p.t3", `trying again in ${seconds} s`);
+  const made = h("div.pad", { role: "alert" }, h("p.err", error.message), left);
+  let rest = seconds;
+  const timer = setInterval(() => {
+    rest -= 1;
+    left.textContent = `trying again in ${rest} s`;
+    if (rest > 0 && made.isConnected) return;
+    clearInterval(timer);
+    if (made.isConnected) dispatchEvent(new HashChangeEvent("hashchange"));
+  }, 1000);
+  return made;
 }

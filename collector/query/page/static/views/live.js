@@ -5,7 +5,7 @@ import { open, parse, Refused } from "../parts/api.js";
 import { button, choice, fill, h, place } from "../parts/dom.js";
 import { count, word } from "../parts/format.js";
 import { logRows } from "../parts/logs.js";
-import { line } from "../parts/text.js";
+import { line, value } from "../parts/text.js";
 
 const RING = 5000;
 const LEVELS = ["debug", "info", "warning", "error"];
@@ -53,7 +53,7 @@ export async function show({ main, query, signal, change, command, title, keys, 
       came += 1;
       waiting += 1;
     }
-    const row = found.log ?? (found.gap || found.trouble ? { gap: found.gap || found.trouble } : null);
+    const row = found.log ? slim(found.log) : found.gap || found.trouble ? { gap: found.gap || found.trouble } : null;
     if (row) ring.push(row);
     if (ring.length > RING * 1.2) {
       out += ring.length - RING;
@@ -119,6 +119,17 @@ export async function show({ main, query, signal, change, command, title, keys, 
       delay_s = Math.min(LAST_DELAY_S, delay_s * 2);
     }
   }
+}
+
+/** What a line shows of a record: a ring of whole records could be gigabytes. */
+function slim(log) {
+  const attributes = Object.entries(log.attributes ?? {}).slice(0, 20).map(([key, found]) => [key.slice(0, 100), value(found).slice(0, 100)]);
+  return {
+    time_unix_nano: log.time_unix_nano, level: log.level, severity_number: log.severity_number, service: log.service.slice(0, 100),
+    message: (log.message ?? "").slice(0, 1000), attributes: Object.fromEntries(attributes),
+    exception: log.exception && { type: (log.exception.type ?? "").slice(0, 200), message: (log.exception.message ?? "").slice(0, 200) },
+    trace: { trace_id: log.trace?.trace_id, span_id: log.trace?.span_id },
+  };
 }
 
 /** The JSON objects of a body with one a line. */

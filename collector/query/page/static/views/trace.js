@@ -3,7 +3,7 @@
 import { ask } from "../parts/api.js";
 import { kindOf } from "../parts/box.js";
 import { add, button, choice, copying, fill, h, icon, place } from "../parts/dom.js";
-import { duration, many, when, word } from "../parts/format.js";
+import { duration, many, millis, when, word } from "../parts/format.js";
 import { logRows } from "../parts/logs.js";
 import { attemptsOf, attribute, build, linesOf } from "../parts/model.js";
 import { short, side } from "../parts/side.js";
@@ -13,13 +13,58 @@ import { attemptOf, exceptionOf, verdict } from "../parts/verdict.js";
 import { Waterfall } from "../parts/waterfall.js";
 
 const MOST_RAW = 1_000_000;
+const FRESH_MS = 30_000; // a trace with something younger may still be arriving
+const DELAYS_S = [1, 2, 4, 8, 16];
 
 export async function show(context) {
-  const { main, id, signal, query, command, title } = context;
+  const { main, id, signal, title } = context;
   title(id);
   main.append(h("p.t3.pad", "loading"));
-  const answer = await ask(`api/v1/trace/${encodeURIComponent(id)}`, {}, { signal, accept: [404] });
+  const answer = await fetched(id, signal);
+  draw(context, answer);
+  follow(context, answer);
+}
+
+function fetched(id, signal) {
+  return ask(`api/v1/trace/${encodeURIComponent(id)}`, {}, { signal, accept: [404] });
+}
+
+/** Ask again while the trace is young; what came since is drawn, with the same row at the same place. */
+async function follow(context, answer) {
+  const { id, signal, main, query, say } = context;
+  let size = answer.text.length;
+  for (const delay of DELAYS_S) {
+    if (Date.now() - newest(answer.json) > FRESH_MS) return;
+    await new Promise((resolve) => { setTimeout(resolve, delay * 1000); });
+    if (signal.aborted) return;
+    try {
+      answer = await fetched(id, signal);
+    } catch {
+      return; // the view shows what it has
+    }
+    if (answer.text.length === size || document.hidden) continue;
+    size = answer.text.length;
+    const scrolled = main.querySelector(".rows")?.scrollTop;
+    Object.assign(query, Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? "")));
+    draw(context, answer);
+    const rows = main.querySelector(".rows");
+    if (rows && scrolled !== undefined) rows.scrollTop = scrolled;
+    say("more of the trace arrived");
+  }
+}
+
+/** When the newest record of an answer happened, in milliseconds. */
+function newest(json) {
+  const ends = (json.traces ?? []).map((trace) => millis(trace.start_unix_nano) + (trace.duration_ms ?? 0));
+  return Math.max(0, ...ends, ...(json.logs ?? []).slice(-1).map((log) => millis(log.time_unix_nano)));
+}
+
+function draw(context, answer) {
+  const { main, id, query, command, closing } = context;
   const { json } = answer;
+  context.undo?.();
+  context.undo = null;
+  closing(() => context.undo?.());
   command(`collector trace ${word(id)}`, `${many((json.traces ?? []).reduce((sum, each) => sum + (each.span_count ?? 0), 0), "span")} · answered in ${Math.round(answer.took_ms)} ms`);
   if (answer.status === 404) return unknown(main, json);
   const traces = (json.traces ?? []).map((trace) => ({ trace, model: build(trace) }));
@@ -50,7 +95,7 @@ function unknown(main, json) {
 }
 
 function one(context, answer, traces, chosen) {
-  const { main, id, query, change, title, keys, closing, say } = context;
+  const { main, id, query, change, title, keys, say } = context;
   const { json } = answer;
   const { trace, model, verdict: found } = traces[chosen];
   title(found.sentence);
@@ -70,7 +115,7 @@ function one(context, answer, traces, chosen) {
   const body = h("div.body");
   const split = h("div.split", h("div.left", tools(), body), panelSide);
   fill(main, head(), story(), split);
-  closing(() => { waterfall.close(); logs.close(); });
+  context.undo = () => { waterfall.close(); logs.close(); };
   tab(["logs", "raw"].includes(query.tab) ? query.tab : model.spans.length ? "timeline" : "logs");
   const wanted = model.spans.find((each) => each.span.span_id === query.span) ?? found.span;
   if (wanted) waterfall.show(wanted);
