@@ -334,6 +334,45 @@ def test_a_trace_of_10000_spans(browser, sender, page):
     assert slowest[1] < 100
 
 
+def test_broken_traces_are_drawn(browser, sender, page):
+    """A missing parent, a cycle, a deep chain, an end before the start, a line of a span that is not stored."""
+    trace = shop.identity("broken", 16).hex()
+    each = {"trace": trace, "service": "odd-api", "ms": 5}
+    deep = [{**each, "id": f"deep{n}", "parent": f"deep{n - 1}" if n else "", "name": f"deep {n}", "start": n / 100}
+            for n in range(1000)]  # fmt: skip
+    sender.spans(
+        [*deep,
+         {**each, "id": "orphan", "parent": "never", "name": "orphan", "start": 1},
+         {**each, "id": "hen", "parent": "egg", "name": "hen", "start": 2},
+         {**each, "id": "egg", "parent": "hen", "name": "egg", "start": 3},
+         {**each, "id": "back", "name": "backwards", "start": 40, "ms": -30}]
+    )  # fmt: skip
+    sender.logs(
+        [
+            {
+                "service": "odd-api",
+                "at": 5,
+                "level": "INFO",
+                "text": "line of nobody",
+                "trace": trace,
+                "span": "gone",
+            }
+        ]
+    )
+    stored(page, f"api/v1/trace/{trace}")
+    browser.open(f"#/trace/{trace}")
+    browser.shows("deep 0")
+    missing = shop.identity("never").hex()[:8]
+    seen = ""
+    for key in (Keys.HOME, Keys.END):
+        browser.keys(key)
+        time.sleep(0.3)
+        seen += browser.text(".wf .rows")
+    for words in (f"parent {missing}… is not stored", "hen", "egg", "backwards", "line of nobody"):
+        assert words in seen, seen[-3000:]
+    assert browser.all('.wf svg[aria-label="clock: ends before it starts"]')
+
+
 def test_a_trace_that_is_arriving_fills_in(browser, sender, page):
     """Spans that come after the trace was opened appear by themselves; the selected row stays selected."""
     trace = shop.identity("slow", 16).hex()
