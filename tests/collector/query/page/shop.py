@@ -231,7 +231,7 @@ def checkout(sender):
             }
         )
         shared = {"service": "worker", "trace": TRACE, "span": attempt}
-        told = {**task, "celery.task.retries": number}
+        known = {**task, "celery.task.retries": number}
         logs.append(
             {
                 **shared,
@@ -240,7 +240,7 @@ def checkout(sender):
                 "text": "task started",
                 "event": "celery.task.started",
                 "attributes": {
-                    **told,
+                    **known,
                     "celery.task.state": "STARTED",
                     "celery.task.wait_ms": 12_000.0,
                 },
@@ -255,7 +255,7 @@ def checkout(sender):
                 "text": "charge failed, giving up" if last else f"retry {number + 1} of 3",
                 "event": f"celery.task.{event}",
                 "attributes": {
-                    **told,
+                    **known,
                     "celery.task.state": state,
                     "error.type": kind,
                     "exception.type": kind,

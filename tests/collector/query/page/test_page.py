@@ -142,6 +142,26 @@ def test_the_tabs_of_a_trace(browser):
     browser.shows(f'"trace_id": "{shop.TRACE}"', where=".raw")
 
 
+def test_what_can_be_copied(browser, page):
+    """The command, the link, the answer and OTLP/JSON of a trace go to the clipboard."""
+    rights = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": page}
+    browser.driver.execute_cdp_cmd("Browser.grantPermissions", rights)
+    browser.open(f"#/trace/{shop.ORDER_ID}")
+    browser.shows("failed after 3 retries")
+    copied = {}
+    for label in ("CLI command", "Link", "JSON", "OTLP/JSON"):
+        [button] = [each for each in browser.all(".acts button") if each.text == label]
+        button.click()
+        browser.until(lambda button=button: button.text == "copied", f"{label} was not copied")
+        copied[label] = browser.driver.execute_async_script(
+            "const done = arguments[0]; navigator.clipboard.readText().then(done, (e) => done(String(e)))"
+        )
+    assert copied["CLI command"] == f"collector trace {shop.ORDER_ID}"
+    assert copied["Link"] == browser.driver.current_url
+    assert json.loads(copied["JSON"])["traces"][0]["trace_id"] == shop.TRACE
+    assert len(json.loads(copied["OTLP/JSON"])["batches"]) == 3
+
+
 def test_pauses_fold_and_unfold(browser):
     """The 12 s in the queue are folded at first; `s` shows them to scale."""
     width = "return document.querySelector('.wf .wait .bar').getBoundingClientRect().width"

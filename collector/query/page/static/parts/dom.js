@@ -98,15 +98,15 @@ export function button(text, click, options = {}) {
   return h("button.btn.sm", { type: "button", on: { click }, ...options }, text);
 }
 
-/** Copy text and say so on the button. */
+/** Copy a text, or what a function gives (also later), and say so on the button. */
 export function copying(text, what, options = {}) {
   const made = button(text, async () => {
     const old = made.textContent;
     try {
-      await navigator.clipboard.writeText(typeof what === "function" ? what() : what);
+      await navigator.clipboard.writeText(await (typeof what === "function" ? what() : what));
       made.textContent = "copied";
     } catch {
-      made.textContent = "not allowed by the browser";
+      made.textContent = "could not be copied";
     }
     setTimeout(() => { made.textContent = old; }, 1500);
   }, options);

@@ -1,6 +1,6 @@
 // The sentence on top of a trace, and the stack behind it.
 //
-// The cause is the latest failed span below which nothing failed; it is told under the name of the
+// The cause is the latest failed span below which nothing failed; it is reported under the name of the
 // work that it broke: the nearest failed SERVER or CONSUMER span around it in the same service.
 
 import { attemptsOf, attribute } from "./model.js";
@@ -64,13 +64,13 @@ export function verdict(model) {
     const chain = [];
     for (let up = leaf; up; up = up === subject ? null : spans[up.parent]) chain.unshift(up);
     // The outermost that has an exception of its own says what the work died of.
-    const told = chain.find((each) => each.span.events?.some((one) => one.name === "exception")) ?? chain.find((each) => exceptionOf(each)?.type) ?? subject;
-    const exception = exceptionOf(told);
+    const source = chain.find((each) => each.span.events?.some((one) => one.name === "exception")) ?? chain.find((each) => exceptionOf(each)?.type) ?? subject;
+    const exception = exceptionOf(source);
     const retries = Number(attribute(subject.span, "retries")) || 0;
     const name = attribute(subject.span, "task") ?? subject.span.name;
     const after = retries ? ` after ${retries} ${retries === 1 ? "retry" : "retries"}` : "";
     const why = exception?.type || exception?.message || "";
-    return { failed: true, sentence: `${name} failed${after}${why ? `: ${why}` : ""}`, span: told, subject, exception, frame: ownFrame(exception?.stack) };
+    return { failed: true, sentence: `${name} failed${after}${why ? `: ${why}` : ""}`, span: source, subject, exception, frame: ownFrame(exception?.stack) };
   }
   const root = spans[0];
   if (!root) {

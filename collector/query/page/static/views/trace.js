@@ -143,6 +143,7 @@ function one(context, answer, traces, chosen) {
     return h("div.verdict",
       h("div.what", icon(found.failed ? "fail" : "none"), h("h1.el", { title: found.sentence }, line(found.sentence, 400))),
       h("div.row.acts", copying("CLI command", () => `collector trace ${word(id)}`), copying("Link", () => location.href), copying("JSON", () => answer.text),
+        trace.trace_id && copying("OTLP/JSON", async () => (await ask(`api/traces/${trace.trace_id}`, {})).text),
         button("Next failed (n)", () => failing(1))),
       h("div.why", found.exception?.message && h("span.el.said", line(found.exception.message, 300)),
         found.frame && h("span", "at ", h("span.mono", `${short(found.frame.file)}:${found.frame.line}`), found.frame.function && [" in ", h("span.mono", found.frame.function)]),
@@ -179,11 +180,11 @@ function one(context, answer, traces, chosen) {
       h("span.sp"), h("div.leg.hm", h("span", h("i.c-crit"), "critical path"), h("span", h("i.c-fail"), "failed"), h("span", h("i.c-bar"), "other"), h("span", h("i.hat"), "waiting")),
       waterfall.scale.possible || waterfall.scale.folds.length ? choice("Pauses", [["fold", "Folded"], ["scale", "To scale"]], waterfall.folded ? "fold" : "scale", (key) => pauses(key === "fold")) : null);
   }
-  function tab(key, told = false) {
+  function tab(key, chosenByHand = false) {
     for (const each of split.querySelectorAll("[role=tab]")) each.setAttribute("aria-selected", String(each.dataset.tab === key));
     if (body.dataset.tab === key && body.firstChild) return;
     body.dataset.tab = key;
-    if (told) change({ tab: key === "timeline" ? "" : key });
+    if (chosenByHand) change({ tab: key === "timeline" ? "" : key });
     if (key === "timeline") fill(body, waterfall.element);
     else if (key === "logs") {
       fill(body, logs.element);
