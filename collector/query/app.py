@@ -37,6 +37,7 @@ from collector.model import Duration, ExporterId, Host, Secret
 from collector.query import paged, tail
 from collector.query.jaeger import routes as jaeger
 from collector.query.loki.api import LokiApi
+from collector.query.page.files import Page
 from collector.query.parameters import BadParameter
 from collector.query.searched import PAGE
 from collector.query.tail import Lines
@@ -166,11 +167,12 @@ class QueryServer:
         )
         app.router.redirect_slashes = False
         names = {"localhost", "127.0.0.1", "[::1]", _name(self._config.endpoint)}
-        return Guard(
+        guard = Guard(
             app,
             names=frozenset(names | {name.lower() for name in self._config.allowed_hosts}),
             token=self._config.token,
         )
+        return Page(guard)
 
 
 class Guard:
@@ -308,7 +310,7 @@ class Questions:
         ).routes()
 
     async def index(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
-        """GET /: what is here and how to ask."""
+        """GET /: what is here and how to ask, for who does not ask for a page (`page.files`)."""
         return Response(INDEX, media_type="text/html", headers=HEADERS)
 
     async def answer(self, request: Request, ask: Callable[[], Awaitable[Response]]) -> Response:
