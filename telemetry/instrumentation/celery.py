@@ -122,6 +122,7 @@ _RECEIVERS: Final[tuple[tuple[str, Callable[..., None]], ...]] = (
     ("celeryd_after_setup", logs.after_set_up),
     ("worker_init", lifecycle.worker_init(uninstrument)),
     ("worker_ready", lifecycle.worker_ready),
+    ("beat_init", lifecycle.beat_init),
     ("worker_process_init", lifecycle.process_init),
     ("worker_process_shutdown", lifecycle.process_shutdown),
     ("worker_shutdown", lifecycle.process_shutdown),

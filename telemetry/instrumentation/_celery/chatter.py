@@ -38,7 +38,7 @@ def shown() -> bool:
 
 @guarded("chatter")
 def worker_begins() -> None:
-    """In a worker's main thread: what it does from now on outside of tasks is Celery's."""
+    """In the main thread of a worker or of beat: what it does from now on outside of tasks is Celery's."""
     if not shown():
         _otel_context.suppress()
 

@@ -64,6 +64,12 @@ def worker_init(uninstrument: Callable[[], None]) -> Callable[..., None]:
     return receive
 
 
+@guarded("beat start")
+def beat_init(**_: Any) -> None:
+    """Receiver of `beat_init`: the connection that it keeps to the broker is Celery's own talk."""
+    chatter.worker_begins()
+
+
 @guarded("worker ready")
 def worker_ready(sender: Any = None, **_: Any) -> None:
     """Receiver of `worker_ready`, in the main process."""

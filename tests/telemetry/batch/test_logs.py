@@ -62,7 +62,7 @@ def test_the_folders_of_the_seed(tmp_path, monkeypatch):
         lines = words(tmp_path / "logs" / f"{name}-{TODAY}.log")
         return [re.sub(r"in [0-9.]+ s,", "in N s,", line) for line in lines]
 
-    summary = "leads: failure in N s, failure 1"
+    summary = "leads: failure in N s, failure 1, limit of failures 50 %"
     assert said("debug/api-calls") == ["POST /v1/messages", "response gen_ai.request.model=m"]
     begin = "leads: 0/1 (0.0 %), 0.0/s, eta unknown"
     steps = ["rule attempt", "llm enabled", summary]
