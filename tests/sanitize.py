@@ -87,7 +87,10 @@ def run(copy: Path, compiler: list[str], more: list[str]) -> int:
         for name in ("libasan.so", "libubsan.so")
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *TESTS, *more],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"),
+            *("-m", "not full", *TESTS, *more),
+        ],
         cwd=copy,
         check=False,
         env={

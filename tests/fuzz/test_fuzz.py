@@ -19,7 +19,7 @@ from collector import otlp
 from collector.documents.build import documents, dumps
 from collector.documents.schema import NATIVE, _walk, read
 from collector.errors import Malformed, TooLarge
-from collector.model import Request
+from collector.model import Request, Signal
 from collector.otlp import Limits, decode, encode, encode_json
 from collector.otlp.sizing import native, walked
 from collector.receivers.otlp.compression import decompress
@@ -226,7 +226,7 @@ def test_r10_the_receiver_answers_any_bytes(share, seed, tmp_path, record_proper
                 assert status in (200, 400, 413), (seed, number, signal, encoding, data)
                 outcomes[status] += 1
         clean = plain()("after-the-fuzz")
-        assert receiver.over_http(otlp.Signal.LOGS, "protobuf", clean) == 200
+        assert receiver.over_http(Signal.LOGS, "protobuf", clean) == 200
         assert (tmp_path / "stored.jsonl").read_text().count("after-the-fuzz") == 2
         assert receiver.collector.stop() == 0
         assert "Traceback" not in receiver.collector.text

@@ -1,8 +1,8 @@
 """Flask and Django under opentelemetry-instrument, on real servers, without a line of ours."""
 
 import contextlib
-import importlib.util
 import http.client
+import importlib.util
 import os
 import signal
 import subprocess
