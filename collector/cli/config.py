@@ -13,8 +13,8 @@ import click
 
 from collector import components as registry
 from collector.cli.options import config_options, load_config, load_source, show_warnings
+from collector.cli.schema import schema as configuration_schema
 from collector.config import InvalidConfig, describe, dump_yaml, redacted
-from collector.config.schema import schema as configuration_schema
 from collector.config.show import escaped
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from collector.cli.ask.source import open_store
 from collector.cli.options import config_options
 from collector.cli.render import clip, write
-from collector.cli.source import open_store
 from collector.stores.base import DeadLetter, Store, dumps
 from collector.stores.dead_letters import PAGE
 

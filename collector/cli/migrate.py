@@ -23,9 +23,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from collector.cli.ask.source import named_store
 from collector.cli.options import config_options, load_config
 from collector.cli.render import clip, write
-from collector.cli.source import named_store
 from collector.stores.base import dumps
 from collector.stores.migration import Compared, Copied, Journal, Report, compare, copy, patiently
 from collector.stores.retention import DAYS, UNLIMITED, table

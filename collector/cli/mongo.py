@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from collector.cli.ask.source import open_store
 from collector.cli.options import config_options
 from collector.cli.render import clip, write
-from collector.cli.source import open_store
 from collector.stores.base import dumps
 from collector.stores.mongodb.store import MongoDB
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 import click
 import msgspec
 
-from collector.cli.paging import Pairs, checked, conditions, fetched, page_options, show
+from collector.cli.ask.paging import Pairs, checked, conditions, fetched, page_options, show
+from collector.cli.ask.source import Asking, Source, source_options
 from collector.cli.render import Style, clip, duration, output_options, pairs, write
-from collector.cli.source import Asking, Source, source_options
 from collector.query import inventory, metric_series
 from collector.query import traces as listing
 from collector.query.metric_series import Point, Values

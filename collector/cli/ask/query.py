@@ -14,9 +14,9 @@ from typing import Any, Final
 import click
 import msgspec
 
-from collector.cli.log_files import LogFiles
+from collector.cli.ask.log_files import LogFiles
+from collector.cli.ask.source import Asking, Source, source_options
 from collector.cli.render import LEVEL_STYLES, Style, clip, output_options, write
-from collector.cli.source import Asking, Source, source_options
 from collector.query.logql import QueryError, parse, tree
 from collector.query.logql.evaluation import logs, metrics
 from collector.query.logql.evaluation.budget import Budget

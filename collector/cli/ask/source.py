@@ -26,7 +26,8 @@ from typing import Any, Final, Protocol, TypeVar
 import click
 import msgspec
 
-from collector.cli import builtin, streaming
+from collector.cli import builtin
+from collector.cli.ask import streaming
 from collector.cli.options import DEFAULT, config_options, load_config
 from collector.cli.render import clip
 from collector.components import resolve

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from collector.cli.paging import checked, conditions, fetched, page_options, show
+from collector.cli.ask.paging import checked, conditions, fetched, page_options, show
+from collector.cli.ask.source import Asking
 from collector.cli.render import Style, clip, duration, pairs
-from collector.cli.source import Asking
 from collector.query.slow import DEFAULT_LIMIT, question
 
 HELP = """

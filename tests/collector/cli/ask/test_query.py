@@ -12,8 +12,8 @@ import pytest
 import zstandard
 
 from collector import cli
-from collector.cli import log_files
-from collector.cli.log_files import LogFiles
+from collector.cli.ask import log_files
+from collector.cli.ask.log_files import LogFiles
 from collector.documents.build import dumps
 from collector.model import Host, Signal
 from collector.query.app import QueryServer

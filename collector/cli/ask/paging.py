@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
+from collector.cli.ask.source import Asking, Source, source_options
 from collector.cli.render import clip, output_options, write
-from collector.cli.source import Asking, Source, source_options
 from collector.query.parameters import BadParameter
 from collector.query.searched import Searched
 

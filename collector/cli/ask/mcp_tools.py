@@ -18,10 +18,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
+from collector.cli.ask.source import Asking, Source
+from collector.cli.ask.trace import narrowed, not_found, read
+from collector.cli.ask.waterfall import waterfall
 from collector.cli.render import Style
-from collector.cli.source import Asking, Source
-from collector.cli.trace import narrowed, not_found, read
-from collector.cli.waterfall import waterfall
 from collector.documents.visible import visible_text
 from collector.errors import CollectorError
 from collector.stores.base import dumps

@@ -13,10 +13,10 @@ from collections.abc import AsyncGenerator
 import click
 import msgspec
 
-from collector.cli.logs import condition_options
-from collector.cli.paging import checked, usage
+from collector.cli.ask.logs import condition_options
+from collector.cli.ask.paging import checked, usage
+from collector.cli.ask.source import Asking, Source, source_options
 from collector.cli.render import Style, clip, log_line, output_options, write
-from collector.cli.source import Asking, Source, source_options
 from collector.query.parameters import BadParameter
 from collector.query.tail import DEFAULT_LINES, MAX_LINES, Line, Lines, question
 from collector.stores.base import Document, dumps

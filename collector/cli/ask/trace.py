@@ -10,9 +10,9 @@ import asyncio
 import click
 import msgspec
 
+from collector.cli.ask.source import Asking, Source, source_options
+from collector.cli.ask.waterfall import waterfall
 from collector.cli.render import Style, clip, output_options, timestamp, write
-from collector.cli.source import Asking, Source, source_options
-from collector.cli.waterfall import waterfall
 from collector.query.searched import Range
 from collector.query.trace import Answer, Row
 

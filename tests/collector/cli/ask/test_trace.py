@@ -19,9 +19,9 @@ import pytest
 from rich.cells import cell_len
 
 from collector import cli
+from collector.cli.ask.trace import read
+from collector.cli.ask.waterfall import waterfall
 from collector.cli.render import Style
-from collector.cli.trace import read
-from collector.cli.waterfall import waterfall
 from collector.model import Host, Secret, Signal
 from collector.query.app import QueryServer
 from collector.query.trace import Limits, trace
@@ -229,7 +229,7 @@ async def test_mongodb_prints_the_same(database, capsys, mongodb_uri, mongodb_da
 def test_the_default_configuration_is_the_last_resort(database, capsys, monkeypatch):
     """Nobody listens at the default endpoint: the store of otel-collector.yaml in the folder is read."""
     monkeypatch.setattr(
-        "collector.cli.source.DEFAULT_ENDPOINT", f"http://localhost:{unused_port()}"
+        "collector.cli.ask.source.DEFAULT_ENDPOINT", f"http://localhost:{unused_port()}"
     )
     assert cli.main(["trace", "task-2"]) == 1
     assert "start one with `collector`, or name a store with --store" in capsys.readouterr().err

@@ -12,8 +12,8 @@ pytest.importorskip("mcp")
 
 from mcp import Client, StdioServerParameters
 
-from collector.cli import mcp_tools
-from collector.cli.source import Asking
+from collector.cli.ask import mcp_tools
+from collector.cli.ask.source import Asking
 from collector.model import Host, Signal
 from collector.stats import Stats
 from collector.stores.sqlite.store import SQLite

@@ -4,7 +4,7 @@ import importlib.util
 
 import click
 
-from collector.cli.source import Asking, source_options
+from collector.cli.ask.source import Asking, source_options
 
 HELP = """
 Answer an agent's questions over stdio, by the Model Context Protocol.
@@ -27,6 +27,6 @@ def mcp(*, asking: Asking) -> None:
     """Serve until stdin ends."""
     if importlib.util.find_spec("mcp") is None:
         raise click.ClickException("the mcp package is missing: pip install 'otelier[mcp]'")
-    from collector.cli.mcp_tools import server  # noqa: PLC0415 - needs the extra
+    from collector.cli.ask.mcp_tools import server  # noqa: PLC0415 - needs the extra
 
     server(asking).run("stdio")

@@ -14,8 +14,8 @@ from typing import Any, Final
 import click
 import msgspec
 
+from collector.cli.ask.source import Asking, Source, source_options
 from collector.cli.render import Style, clip, log_line, output_options, write
-from collector.cli.source import Asking, Source, source_options
 from collector.query.parameters import LEVELS, BadParameter, log_query
 from collector.query.searched import Searched
 

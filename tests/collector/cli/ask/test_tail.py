@@ -23,7 +23,7 @@ from tests.contracts.stores import log as record
 from tests.servers import die_with_parent, free_port
 from tests.traces import LOGS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GIVE_UP_S = 60
 
 
