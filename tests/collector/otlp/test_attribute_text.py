@@ -1,7 +1,7 @@
 """One text for any value of an attribute, in every label, key, line and pattern (O3)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
 from collector.otlp import attribute_text
@@ -50,5 +50,11 @@ def test_values(value, text):
 
 @given(any_values())
 def test_a_message_and_a_python_value_have_one_text(value):
-    """What connectors read from protobuf is what processors and documents read from Python."""
+    """
+    What connectors read from protobuf is what processors and documents read from Python.
+
+    A sender's own map with the key `$escape` is the exception: from Python it cannot be told from the mark that
+    documents put around reserved keys.
+    """
+    assume("$escape" not in str(value))
     assert attribute_text(value) == attribute_text(value_of(value))
